@@ -1,0 +1,49 @@
+# Every target a user needs. Fingerprints decide what is run again, not times.
+PYTHON ?= python3
+JOBS ?= $(shell nproc)
+RESULTS ?= results
+BIN := .venv/bin
+
+.DELETE_ON_ERROR:
+.DEFAULT_GOAL := help
+.PHONY: help install quick cifar10-mnist list report test lint format clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+install: $(BIN)/.core ## create .venv and install the package
+$(BIN)/.core: setup.cfg pyproject.toml
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable .
+	touch $@
+
+$(BIN)/.dev: $(BIN)/.core
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	touch $@
+
+quick: $(BIN)/.core ## every method on the embedded pair, in minutes, offline
+	$(BIN)/ktransfer run quick --jobs '$(JOBS)' --results '$(RESULTS)'
+
+cifar10-mnist: $(BIN)/.core ## the headline: CIFAR-10 to MNIST, an hour or two
+	$(BIN)/ktransfer run cifar10-mnist --jobs '$(JOBS)' --results '$(RESULTS)'
+
+list: $(BIN)/.core ## the methods, with the paper of each
+	$(BIN)/ktransfer list methods
+
+report: $(BIN)/.core ## draw the headline again from its committed records
+	$(BIN)/ktransfer report cifar10-mnist --results '$(RESULTS)'
+
+test: $(BIN)/.dev ## the tests, without network
+	$(BIN)/python -m pytest
+
+lint: $(BIN)/.dev ## ruff and mypy
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(BIN)/.dev ## rewrite the code in the house style
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean: ## remove the virtual environment and what quick wrote
+	rm -rf .venv '$(RESULTS)/quick' '$(RESULTS)/single'

@@ -1,0 +1,70 @@
+"""cifar10-mnist: a network of colour photographs, a few labelled digits.
+
+Question: which way of transferring it pays, and how few labels does that take?
+Paper: the article whose pipeline this is (article 002): train on CIFAR-10,
+reuse the convolutional features for MNIST. No accuracy of frozen CIFAR-10
+features on MNIST is published, so only the differences to the controls mean
+anything.
+
+Protocol: the article's network, 10 epochs of CIFAR-10 (7,820 steps of 64, Adam
+1e-3), two source seeds. MNIST at 10, 100 and all labels per class, six target
+seeds crossed with both sources; 600 steps, at all labels 2,800.
+
+    make cifar10-mnist
+"""
+
+from ktransfer import methods, plots
+from ktransfer.runs import Run
+
+STEPS = {10: 600, 100: 600, None: 2800}
+SEEDS = range(6)
+SOURCE_SEEDS = (0, 1)
+SOURCE_STEPS = 7820
+
+
+def runs():
+    """Return the planned runs."""
+    return [
+        _run(method, labels, seed, source_seed)
+        for method in methods.names()
+        for labels in STEPS
+        for seed in SEEDS
+        for source_seed in _source_seeds(method)
+    ]
+
+
+def _source_seeds(method):
+    return SOURCE_SEEDS if methods.describe(method).min_sources else (None,)
+
+
+def _run(method, labels, seed, source_seed):
+    sourced = source_seed is not None
+    return Run(
+        experiment="cifar10_mnist",
+        method=method,
+        target="mnist",
+        steps=STEPS[labels],
+        seed=seed,
+        labels_per_class=labels,
+        sources=("cifar10",) if sourced else (),
+        source_seed=source_seed,
+        source_steps=SOURCE_STEPS if sourced else None,
+    )
+
+
+def figures(records):
+    """Return the figures of `records`, name -> figure."""
+    origins = records[0]["target_origin"]
+    source = next(x["source_origins"][0] for x in records if x["sources"])
+    return {
+        "accuracy": plots.accuracy_against_labels(
+            records,
+            title=f"{source} to {origins}: accuracy against labels",
+        ),
+        "gain": plots.forest(
+            records,
+            title=f"{source} to {origins}: gain over training from scratch",
+            subtitle="10 labels per class",
+            labels_per_class=10,
+        ),
+    }

@@ -1,0 +1,50 @@
+"""quick: does every method run here, and what does a report look like?
+
+Paper: none. The embedded pair, coloured letters -> grey digits, offline: every
+method that is there, 60 steps of 64 images, three seeds, one source trained
+for 400 steps. A smoke run: no verdict.
+
+    make quick
+"""
+
+from ktransfer import methods, plots
+from ktransfer.runs import Run
+
+STEPS = 60
+SEEDS = range(3)
+LABELS_PER_CLASS = 10
+SOURCE_STEPS = 400
+
+
+def runs():
+    """Return the planned runs."""
+    return [_run(method, seed) for method in methods.names() for seed in SEEDS]
+
+
+def _run(method, seed):
+    count = methods.describe(method).min_sources
+    sources = ("letters", "letters_0to4_after_letters")[:count]
+    return Run(
+        experiment="quick",
+        method=method,
+        target="digits",
+        steps=STEPS,
+        seed=seed,
+        labels_per_class=LABELS_PER_CLASS,
+        sources=sources,
+        source_seed=0 if count else None,
+        source_steps=SOURCE_STEPS if count else None,
+    )
+
+
+def figures(records):
+    """Return the figures of `records`, name -> figure."""
+    return {
+        "gain": plots.forest(
+            records,
+            title="Letters to digits: gain over training from scratch",
+            subtitle=f"smoke run, {STEPS} steps, {len(SEEDS)} seeds, "
+            f"{LABELS_PER_CLASS} labels per class: no verdict",
+            labels_per_class=LABELS_PER_CLASS,
+        )
+    }

@@ -1,0 +1,61 @@
+"""ktransfer: every way of transferring knowledge between Keras models.
+
+The names below are the public surface. They are imported on first use, so
+that `import ktransfer` costs no TensorFlow.
+"""
+
+import importlib
+import os
+
+# Read by Keras when it is imported; another backend stays possible.
+os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+__version__ = "0.1.0"
+
+_HOME = {
+    "Split": "data",
+    "Task": "data",
+    "load": "data",
+    "Source": "surgery",
+    "attach_head": "surgery",
+    "adapt_input": "surgery",
+    "copy_backbone": "surgery",
+    "cut": "surgery",
+    "freeze": "surgery",
+    "unfreeze": "surgery",
+    "interpolate": "surgery",
+    "fit": "training",
+    "predict": "training",
+    "KTransferError": "errors",
+}
+_MODULES = (
+    "backbones",
+    "data",
+    "errors",
+    "execute",
+    "frozen",
+    "layers",
+    "losses",
+    "methods",
+    "plots",
+    "report",
+    "runs",
+    "statistics",
+    "surgery",
+    "training",
+)
+__all__ = [*_HOME, *_MODULES]
+
+
+def __getattr__(name):
+    if name in _MODULES:
+        return importlib.import_module(f"ktransfer.{name}")
+    if name in _HOME:
+        module = importlib.import_module(f"ktransfer.{_HOME[name]}")
+        return getattr(module, name)
+    raise AttributeError(f"module 'ktransfer' has no attribute {name!r}")
+
+
+def __dir__():
+    return sorted([*globals(), *__all__])

@@ -1,0 +1,135 @@
+"""Functional-API builders, raw uint8 images -> features, with named layers.
+
+A layer is named `block<number>_<what>`, and `features` feeds the head. The
+builders return fresh weights under their seed; nothing is trained here.
+"""
+
+from collections.abc import Callable
+
+import keras
+from keras import layers
+
+from ktransfer.surgery import fresh
+
+
+def convnet(input_shape=(32, 32, 3), *, seed=0, extra_block=False):
+    """Return the article's network without its head: conv 32-64-64.
+
+    Three valid 3x3 convolutions with two poolings; `features` is the last map
+    flattened, 1,024 values for 32x32 images. With a hidden layer of 64 and ten
+    classes on top it has 122,570 parameters.
+    Source: article 002, section 4 (the TensorFlow tutorial's CIFAR-10 CNN).
+
+    Args:
+        input_shape: `(height, width, channels)` of the uint8 images.
+        seed: of the initial weights.
+        extra_block: add a fourth, same-sized convolution (the `layers`
+            experiment needs one more cut point).
+    """
+    inputs, x = _input(input_shape)
+    for block, filters in enumerate((32, 64, 64), start=1):
+        if block > 1:
+            x = layers.MaxPooling2D(name=f"block{block - 1}_pool")(x)
+        x = _convolution(filters, f"block{block}_conv", "valid", "relu")(x)
+    if extra_block:
+        x = _convolution(64, "block4_conv", "same", "relu")(x)
+    outputs = layers.Flatten(name="features")(x)
+    return fresh(keras.Model(inputs, outputs, name="convnet"), seed)
+
+
+def mlp(input_shape=(32, 32, 3), *, seed=0, units=(256, 128)):
+    """Return a multi-layer perceptron of Dense blocks on the scaled pixels."""
+    inputs, x = _input(input_shape)
+    x = layers.Flatten(name="flatten")(x)
+    for block, width in enumerate(units, start=1):
+        last = block == len(units)
+        name = "features" if last else f"block{block}_dense"
+        x = layers.Dense(width, activation="relu", name=name)(x)
+    return fresh(keras.Model(inputs, x, name="mlp"), seed)
+
+
+def vgg(input_shape=(32, 32, 3), *, seed=0, filters=(32, 64, 128)):
+    """Return a VGG-like network with BatchNorm: two convolutions a block.
+
+    `features` is the mean over positions of the last map, `filters[-1]` values.
+    Source: Simonyan and Zisserman 2015, arXiv:1409.1556, with the
+    normalisation of Ioffe and Szegedy 2015, arXiv:1502.03167.
+    """
+    inputs, x = _input(input_shape)
+    for block, width in enumerate(filters, start=1):
+        for half in (1, 2):
+            x = _convolution(width, f"block{block}_conv{half}", "same")(x)
+            x = layers.BatchNormalization(name=f"block{block}_norm{half}")(x)
+            x = layers.ReLU(name=f"block{block}_relu{half}")(x)
+        if block < len(filters):
+            x = layers.MaxPooling2D(name=f"block{block}_pool")(x)
+    outputs = layers.GlobalAveragePooling2D(name="features")(x)
+    return fresh(keras.Model(inputs, outputs, name="vgg"), seed)
+
+
+def resnet20(input_shape=(32, 32, 3), *, seed=0, filters=(16, 32, 64)):
+    """Return ResNet-20 for CIFAR: three stages of three residual blocks.
+
+    Blocks 2 to 10 are the residual ones, block 1 the stem. The shortcut of a
+    block that changes shape is a 1x1 convolution (option B).
+    Source: He et al. 2016, arXiv:1512.03385, section 4.2.
+    """
+    inputs, x = _input(input_shape)
+    x = _convolution(filters[0], "block1_conv", "same", bias=False)(x)
+    x = layers.BatchNormalization(name="block1_norm")(x)
+    x = layers.ReLU(name="block1_relu")(x)
+    block = 1
+    for stage, width in enumerate(filters):
+        for unit in range(3):
+            block += 1
+            strides = 2 if stage > 0 and unit == 0 else 1
+            x = _residual(x, width, strides, f"block{block}")
+    outputs = layers.GlobalAveragePooling2D(name="features")(x)
+    return fresh(keras.Model(inputs, outputs, name="resnet20"), seed)
+
+
+def _residual(x, filters, strides, block):
+    shortcut = x
+    if strides > 1 or x.shape[-1] != filters:
+        shortcut = layers.Conv2D(
+            filters, 1, strides, use_bias=False, name=f"{block}_shortcut"
+        )(x)
+    for half, step in ((1, strides), (2, 1)):
+        x = layers.Conv2D(
+            filters,
+            3,
+            step,
+            padding="same",
+            use_bias=False,
+            kernel_initializer="he_normal",
+            name=f"{block}_conv{half}",
+        )(x)
+        x = layers.BatchNormalization(name=f"{block}_norm{half}")(x)
+        if half == 1:
+            x = layers.ReLU(name=f"{block}_relu1")(x)
+    x = layers.Add(name=f"{block}_add")([x, shortcut])
+    return layers.ReLU(name=f"{block}_relu2")(x)
+
+
+def _input(input_shape):
+    inputs = keras.Input(input_shape, dtype="uint8", name="images")
+    return inputs, layers.Rescaling(1 / 255, name="rescale")(inputs)
+
+
+def _convolution(filters, name, padding, activation=None, bias=True):
+    return layers.Conv2D(
+        filters,
+        3,
+        padding=padding,
+        activation=activation,
+        use_bias=bias,
+        name=name,
+    )
+
+
+BUILDERS: dict[str, Callable[..., keras.Model]] = {
+    "convnet": convnet,
+    "mlp": mlp,
+    "resnet20": resnet20,
+    "vgg": vgg,
+}

@@ -1,0 +1,90 @@
+"""The one module that imports TensorFlow: threads and numerics.
+
+Everything else is `keras` and `keras.ops`; another backend means another
+version of this file.
+"""
+
+import multiprocessing
+import os
+import platform
+import tempfile
+import time
+
+# A `keras.json` in the user's home silently changes the float type, so Keras
+# is given an empty home of ours for the time of its import.
+with tempfile.TemporaryDirectory(prefix="ktransfer-keras-") as _home:
+    _old_home = os.environ.get("KERAS_HOME")
+    os.environ["KERAS_HOME"] = _home
+    import keras
+    import tensorflow as tf
+
+    if _old_home is None:
+        del os.environ["KERAS_HOME"]
+    else:
+        os.environ["KERAS_HOME"] = _old_home
+
+from ktransfer.errors import KTransferError
+
+_EXPECTED = {
+    "backend": (keras.backend.backend, "tensorflow"),
+    "floatx": (keras.config.floatx, "float32"),
+    "epsilon": (keras.config.epsilon, 1e-7),
+    "image_data_format": (keras.config.image_data_format, "channels_last"),
+}
+
+
+def pin():
+    """Give this process one thread; bits depend on the number of threads.
+
+    Raises:
+        KTransferError: `E_INVARIANT` if TensorFlow has already started with
+            other settings.
+    """
+    try:
+        tf.config.threading.set_intra_op_parallelism_threads(1)
+        tf.config.threading.set_inter_op_parallelism_threads(1)
+    except RuntimeError as error:
+        raise KTransferError(
+            "E_INVARIANT",
+            "TensorFlow has started before its threads were pinned; call "
+            "ktransfer.backend.pin() first in the process.",
+        ) from error
+
+
+def check_settings():
+    """Refuse a process whose Keras settings would silently move the numbers."""
+    for name, (read, expected) in _EXPECTED.items():
+        if read() != expected:
+            raise KTransferError(
+                "E_ARGUMENT",
+                f"Keras runs with {name} = {read()!r}; every result of the "
+                f"suite is defined for {expected!r}. Set it back before use.",
+            )
+
+
+def facts():
+    """Return what can move a bit on this machine, as a flat dictionary."""
+    return {
+        "keras": keras.__version__,
+        "machine": platform.machine(),
+        "numpy": __import__("numpy").__version__,
+        "python": platform.python_version(),
+        "tensorflow": tf.__version__,
+        "threads": tf.config.threading.get_intra_op_parallelism_threads(),
+    }
+
+
+def is_worker():
+    """Tell whether this process is a worker of a sweep, which stays quiet."""
+    return multiprocessing.parent_process() is not None
+
+
+def product_rate(size=1024, repeats=5):
+    """Return the best rate of a float32 matrix product, in GFLOP/s."""
+    matrix = tf.ones((size, size))
+    best = float("inf")
+    for _ in range(repeats):
+        start = time.perf_counter()
+        tf.matmul(matrix, matrix).numpy()
+        best = min(best, time.perf_counter() - start)
+    return 2 * size**3 / best / 1e9

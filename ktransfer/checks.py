@@ -1,0 +1,122 @@
+"""What is refused before Keras is imported: names, numbers, data, layers."""
+
+import math
+
+from ktransfer import data, methods
+from ktransfer.errors import KTransferError, unknown
+
+# The layers and blocks that a run may name, by backbone; a test compares them
+# with the built models.
+_RESIDUAL = [
+    f"block{block}_{part}"
+    for block in range(2, 11)
+    for part in ("conv1", "norm1", "relu1", "conv2", "norm2", "add", "relu2")
+] + ["block5_shortcut", "block8_shortcut"]
+LAYERS = {
+    "convnet": {
+        *(f"block{n}_conv" for n in (1, 2, 3)),
+        *("block1_pool", "block2_pool", "rescale", "features"),
+    },
+    "mlp": {"rescale", "flatten", "block1_dense", "features"},
+    "resnet20": {
+        *("rescale", "block1_conv", "block1_norm", "block1_relu", "features"),
+        *_RESIDUAL,
+    },
+    "vgg": {
+        *("rescale", "block1_pool", "block2_pool", "features"),
+        *(
+            f"block{n}_{part}{half}"
+            for n in (1, 2, 3)
+            for part in ("conv", "norm", "relu")
+            for half in (1, 2)
+        ),
+    },
+}
+_HEAD = {"head_hidden", "logits"}
+_NAMES_LAYERS = {"layer", "hint_block", "block", "blocks"}
+
+
+def layer_names(backbone):
+    """Return the names of layers and blocks of a source with that backbone."""
+    names = LAYERS[backbone] | _HEAD
+    return names | {n.partition("_")[0] for n in names if n.startswith("block")}
+
+
+def check_run(run):
+    """Refuse a `Run` that could not be carried out.
+
+    Raises:
+        KTransferError: `E_UNKNOWN` with the valid names and the nearest, or
+            `E_ARGUMENT` with the value and what was expected.
+    """
+    about = methods.describe(run.method)
+    data.check_name(run.target)
+    if run.backbone not in LAYERS:
+        raise unknown("backbone", run.backbone, LAYERS)
+    _check_whole("steps", run.steps, 1)
+    _check_whole("seed", run.seed, 0)
+    if run.labels_per_class is not None:
+        _check_whole("labels_per_class", run.labels_per_class, 1)
+    _check_sources(run, about)
+    for name, value in run.hyperparameters:
+        if name not in about.hyperparameters:
+            raise unknown(
+                f"hyper-parameter of {run.method}", name, about.hyperparameters
+            )
+        _check_value(name, value, about.hyperparameters[name])
+        if name in _NAMES_LAYERS:
+            _check_layers(value, run.backbone)
+
+
+def _check_sources(run, about):
+    least, most, given = about.min_sources, about.max_sources, len(run.sources)
+    if given < least or (most is not None and given > most):
+        expected = str(least) if least == most else f"at least {least}"
+        raise KTransferError(
+            "E_ARGUMENT",
+            f"{run.method} is given {given} sources; expected {expected}. "
+            "Name each with --source.",
+        )
+    for source in run.sources:
+        for task in source.split("_after_"):
+            data.check_name(task)
+    if run.sources:
+        _check_whole("source_steps", run.source_steps, 1)
+        _check_whole("source_seed", run.source_seed, 0)
+
+
+def _check_whole(name, value, least):
+    whole = isinstance(value, int) and not isinstance(value, bool)
+    if not whole or value < least:
+        raise KTransferError(
+            "E_ARGUMENT",
+            f"{name} is {value!r}; expected a whole number of at least {least}.",
+        )
+
+
+def _check_value(name, value, default):
+    if isinstance(default, bool):
+        if not isinstance(value, bool):
+            raise KTransferError(
+                "E_ARGUMENT", f"{name} is {value!r}; expected True or False."
+            )
+    elif isinstance(default, int | float):
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        if not number or not math.isfinite(value) or value < 0:
+            raise KTransferError(
+                "E_ARGUMENT",
+                f"{name} is {value!r}; expected a finite number, not negative.",
+            )
+    if "learning_rate" in name and value is not None:
+        positive = isinstance(value, int | float) and value > 0
+        if not positive or not math.isfinite(value):
+            raise KTransferError(
+                "E_ARGUMENT", f"{name} is {value!r}; expected a number above 0."
+            )
+
+
+def _check_layers(value, backbone):
+    valid = layer_names(backbone)
+    for name in [value] if isinstance(value, str) else value or ():
+        if name not in valid:
+            raise unknown(f"layer of {backbone}", name, valid)

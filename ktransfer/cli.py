@@ -1,0 +1,335 @@
+"""The command `ktransfer`: list, run, report, data, doctor.
+
+Everything that can be refused is refused before TensorFlow is imported.
+"""
+
+import argparse
+import ast
+import importlib.util
+import os
+import signal
+import sys
+import time
+import traceback
+from pathlib import Path
+
+from ktransfer import checks, data, execute, methods, report, runs
+from ktransfer.errors import EXIT_CODES, KTransferError, unknown
+
+_EXPERIMENTS = Path("experiments")
+
+
+def main(arguments=None):
+    """Run the command line and return the exit code."""
+    options = _parser().parse_args(arguments)
+    signal.signal(signal.SIGTERM, _terminated)
+    try:
+        _check_environment()
+        return options.act(options) or 0
+    except KTransferError as error:
+        if os.environ.get("KT_DEBUG") == "1":
+            traceback.print_exc()
+        print(f"ktransfer: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print(
+            "ktransfer: error[E_INTERRUPTED]: stopped; what is finished is "
+            "kept, the same command goes on from there.",
+            file=sys.stderr,
+        )
+        return EXIT_CODES["E_INTERRUPTED"]
+    except BrokenPipeError:
+        # `ktransfer list | head` is no failure.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+
+
+def _terminated(_number, _frame):
+    sys.exit(143)
+
+
+def _check_environment():
+    chosen = os.environ.get("KERAS_BACKEND", "tensorflow")
+    if chosen != "tensorflow":
+        raise KTransferError(
+            "E_ARGUMENT",
+            f"KERAS_BACKEND is {chosen!r}; the suite's numbers are defined for "
+            "'tensorflow'. Unset it.",
+        )
+
+
+def _parser():
+    parser = argparse.ArgumentParser(
+        prog="ktransfer",
+        description="Every way of transferring knowledge between Keras models.",
+    )
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    _add_list(commands)
+    _add_run(commands)
+    _add_report(commands)
+    about = "show a data set: origin, shapes, images a class, sha256"
+    command = commands.add_parser("data", help=about, description=about)
+    command.add_argument("name", help="such as mnist, mnist_5to9, digits")
+    command.set_defaults(act=_data)
+    about = "show what this machine runs: versions, settings, data, speed"
+    command = commands.add_parser("doctor", help=about, description=about)
+    command.set_defaults(act=_doctor)
+    return parser
+
+
+def _add_list(commands):
+    about = "list methods, data sets, backbones or experiments"
+    command = commands.add_parser("list", help=about, description=about)
+    command.add_argument(
+        "what",
+        nargs="?",
+        default="methods",
+        choices=["methods", "data", "backbones", "experiments"],
+    )
+    command.set_defaults(act=_list)
+
+
+def _add_run(commands):
+    about = "carry out an experiment, or one run of one method"
+    command = commands.add_parser("run", help=about, description=about)
+    command.add_argument(
+        "experiment", nargs="?", help="a script, or its name in experiments/"
+    )
+    _add_places(command)
+    command.add_argument(
+        "--jobs",
+        type=int,
+        default=len(os.sched_getaffinity(0)),
+        help="runs side by side, one thread each (default: one a core)",
+    )
+    one = command.add_argument_group("one run instead of an experiment")
+    one.add_argument("--method", help="see: ktransfer list methods")
+    one.add_argument("--target", help="data set to transfer to")
+    one.add_argument(
+        "--source", action="append", default=[], help="data set; may repeat"
+    )
+    one.add_argument("--labels-per-class", type=int, help="default: all")
+    one.add_argument("--steps", type=int, default=600)
+    one.add_argument("--seed", type=int, default=0)
+    one.add_argument("--source-steps", type=int, default=2000)
+    one.add_argument("--source-seed", type=int, default=0)
+    one.add_argument("--backbone", default="convnet")
+    one.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="a hyper-parameter of the method; may repeat",
+    )
+    command.set_defaults(act=_run)
+
+
+def _add_report(commands):
+    about = "draw an experiment's table and figures again, from records alone"
+    command = commands.add_parser("report", help=about, description=about)
+    command.add_argument("experiment")
+    _add_places(command)
+    command.add_argument(
+        "--partial", action="store_true", help="also when runs are missing"
+    )
+    command.set_defaults(act=_report)
+
+
+def _add_places(command):
+    command.add_argument(
+        "--results", default="results", help="folder of records and figures"
+    )
+    command.add_argument(
+        "--mix",
+        action="store_true",
+        help="show records of different numerical environments together",
+    )
+
+
+# list
+
+
+def _list(options):
+    lines = {
+        "backbones": lambda: sorted(checks.LAYERS),
+        "data": data.names,
+        "experiments": _experiment_names,
+        "methods": _method_lines,
+    }
+    print("\n".join(lines[options.what]()))
+
+
+def _method_lines():
+    rows = []
+    for name, family in methods.names().items():
+        about = methods.describe(name)
+        rows.append((family, name, about.row.partition(" ")[0] or "-", about))
+    wide = max(len(name) for _, name, _, _ in rows)
+    return [
+        f"{family:<11} {name:<{wide}} {row.strip(','):<4} {about.citation}"
+        for family, name, row, about in rows
+    ]
+
+
+def _experiment_names():
+    return sorted(path.stem for path in _EXPERIMENTS.glob("*.py"))
+
+
+# run and report
+
+
+def _run(options):
+    if options.jobs < 1:
+        raise KTransferError(
+            "E_ARGUMENT", f"jobs is {options.jobs}; expected at least 1."
+        )
+    if (options.experiment is None) == (options.method is None):
+        raise KTransferError(
+            "E_ARGUMENT", "name an experiment or a --method, one of the two."
+        )
+    experiment = None
+    if options.experiment:
+        experiment = _experiment(options.experiment)
+        planned = experiment.runs()
+    else:
+        planned = [_single(options)]
+    for run in planned:
+        checks.check_run(run)
+    runs.check_results_folder(options.results)
+    start = time.monotonic()
+    count, failed = _sweep(planned, options)
+    if experiment:
+        _show(experiment, planned, options)
+    else:
+        print(
+            report.to_terminal(
+                report.table(runs.collect(options.results, planned))
+            )
+        )
+    print(
+        f"{count} of {len(planned)} runs carried out in "
+        f"{time.monotonic() - start:.0f} s, the others were there.",
+        file=sys.stderr,
+    )
+    return EXIT_CODES["E_FAILED_RUNS"] if failed else 0
+
+
+def _sweep(planned, options):
+    executor = execute.local_executor(min(options.jobs, len(planned)))
+    try:
+        return execute.sweep(
+            planned, options.results, executor, execute.print_line
+        )
+    finally:
+        execute.stop(executor)
+
+
+def _single(options):
+    if not options.target:
+        raise KTransferError("E_ARGUMENT", "a --method needs a --target.")
+    pairs = []
+    for text in options.set:
+        name, equals, value = text.partition("=")
+        if not equals:
+            raise KTransferError(
+                "E_ARGUMENT", f"--set {text!r}; expected NAME=VALUE."
+            )
+        pairs.append((name, _value(value)))
+    sourced = bool(options.source)
+    return runs.Run(
+        experiment="single",
+        method=options.method,
+        target=options.target,
+        steps=options.steps,
+        seed=options.seed,
+        labels_per_class=options.labels_per_class,
+        sources=tuple(options.source),
+        source_seed=options.source_seed if sourced else None,
+        source_steps=options.source_steps if sourced else None,
+        backbone=options.backbone,
+        hyperparameters=tuple(sorted(pairs)),
+    )
+
+
+def _value(text):
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        return text
+
+
+def _experiment(name):
+    """Import an experiment's script, given by its path or its name."""
+    path = Path(name)
+    if path.suffix != ".py":
+        path = _EXPERIMENTS / f"{name.replace('-', '_')}.py"
+    if not path.exists():
+        raise unknown("experiment", name, _experiment_names())
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def _report(options):
+    experiment = _experiment(options.experiment)
+    planned = experiment.runs()
+    records = runs.collect(options.results, planned)
+    if len(records) < len(planned) and not options.partial:
+        raise KTransferError(
+            "E_RECORD",
+            f"{len(records)} of {len(planned)} runs have a record; run the "
+            "experiment, or ask for --partial.",
+        )
+    _show(experiment, planned, options)
+
+
+def _show(experiment, planned, options):
+    records = runs.collect(options.results, planned)
+    folder = Path(options.results) / experiment.__name__
+    written = report.write(
+        folder,
+        records,
+        experiment.figures(records),
+        mix=options.mix,
+    )
+    print(report.to_terminal(report.table(records)))
+    print(*(f"written: {path}" for path in written), sep="\n")
+
+
+# data and doctor
+
+
+def _data(options):
+    import numpy as np
+
+    data.check_name(options.name)
+    task = data.load(options.name)
+    test = data.test_split(options.name)
+    height, width, channels = task.image_shape
+    print(f"{task.name}: {task.origin}")
+    print(f"images {height} x {width} x {channels}, {task.num_classes} classes")
+    print(f"labels {', '.join(map(str, task.labels))}")
+    for name, split in (("train", task.train), ("test", test)):
+        counts = np.bincount(split.y, minlength=task.num_classes)
+        print(f"{name} {len(split.y):,} images, a class {counts.tolist()}")
+    print(f"sha256 of the training arrays {task.sha256}")
+    print(f"sha256 of train and test {data.digest(options.name)}")
+
+
+def _doctor(options):
+    from ktransfer import backend
+
+    backend.pin()
+    backend.check_settings()
+    for name, value in backend.facts().items():
+        print(f"{name:<12} {value}")
+    print(f"{'data':<12} {', '.join(data.names())}")
+    print(f"{'cores':<12} {len(os.sched_getaffinity(0))}")
+    print(
+        f"{'speed':<12} {backend.product_rate():.0f} GFLOP/s a thread, float32"
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,30 @@
+"""Image classification tasks: embedded, downloaded, or the user's own.
+
+`load` gives a `Task` without its test split, which `test_split` opens for
+evaluation alone. Nothing here imports Keras, and nothing is unpickled.
+"""
+
+from ktransfer.data.split import Split
+from ktransfer.data.subsets import subset, validation_split
+from ktransfer.data.tasks import (
+    Task,
+    check_name,
+    digest,
+    load,
+    names,
+    sealed,
+    test_split,
+)
+
+__all__ = [
+    "Split",
+    "Task",
+    "check_name",
+    "digest",
+    "load",
+    "names",
+    "sealed",
+    "subset",
+    "test_split",
+    "validation_split",
+]

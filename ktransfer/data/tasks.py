@@ -1,0 +1,282 @@
+"""Tasks by name: which data, which classes, how many labels.
+
+A name is that of a data set, or that of a data set and of some of its classes:
+`mnist`, `mnist_5to9`, `mnist_0_3_7`, `cifar10_animals`. The test split lives
+apart from the task, so that a method that is handed a `Task` has no test data.
+"""
+
+import contextlib
+import contextvars
+import functools
+import re
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from ktransfer import errors
+from ktransfer.data import archives, glyphs, own_data
+from ktransfer.data.split import Problem, Split, sha256
+from ktransfer.data.subsets import keep_classes, subset
+from ktransfer.errors import KTransferError
+
+_NAME = re.compile(r"[a-z0-9][a-z0-9_]{0,63}")
+_CLASS = r"(0|[1-9][0-9]{0,3})"
+_RANGE = re.compile(rf"{_CLASS}to{_CLASS}")
+_LIST = re.compile(rf"{_CLASS}(_{_CLASS})*")
+_EMBEDDED = {
+    "digits": tuple(range(10)),
+    "letters": tuple(glyphs.LETTERS),
+}
+_NAMED = {
+    ("cifar10", "animals"): (2, 3, 4, 5, 6, 7),
+    ("cifar10", "vehicles"): (0, 1, 8, 9),
+}
+_SEALED = contextvars.ContextVar("sealed", default=False)
+
+
+class Task(NamedTuple):
+    """One classification problem, without its test split.
+
+    Fields:
+        name: as it was loaded.
+        num_classes: K; the labels are 0..K-1.
+        image_shape: (height, width, channels).
+        train: the labelled training images, a `Split`.
+        unlabelled: uint8 images of the same shape, or None.
+        origin: where the images come from, for figures and records.
+        sha256: of the arrays of `train` and `unlabelled`.
+        labels: the K original labels in the order of the new ones.
+    """
+
+    name: str
+    num_classes: int
+    image_shape: tuple[int, int, int]
+    train: Split
+    unlabelled: np.ndarray | None
+    origin: str
+    sha256: str
+    labels: tuple
+
+
+class _Place(NamedTuple):
+    """Where a name leads; `path` is None for the embedded sets."""
+
+    base: str
+    path: Path | None
+    classes: tuple[int, ...] | None
+
+
+def load(name, labels_per_class=None, seed=0):
+    """Return the `Task` called `name`.
+
+    Args:
+        name: see `names`, and the module's first lines for classes.
+        labels_per_class: keep so many labelled images of each class; None
+            keeps all. The choice is nested and rests on `seed`.
+        seed: a whole number from 0.
+
+    Raises:
+        KTransferError: `E_ARGUMENT` or `E_UNKNOWN` for the name, `E_IMAGES`,
+            `E_LABELS`, `E_SUBSET` or `E_DATA_HASH` for the data, `E_OFFLINE`
+            where it would have to be fetched and cannot be.
+    """
+    task = _whole_task(name, _place(name))
+    if labels_per_class is None:
+        return task
+    train = subset(task.train, labels_per_class, seed)
+    return task._replace(train=train, sha256=_task_hash(train, task.unlabelled))
+
+
+def test_split(name):
+    """Return the test `Split` of the task `name`; only evaluation calls this.
+
+    Raises:
+        KTransferError: `E_INVARIANT` inside `sealed`, else as `load`.
+    """
+    if _SEALED.get():
+        raise KTransferError(
+            "E_INVARIANT",
+            f"a method may not open the test split (of {name!r}); expected "
+            "only evaluation to do so. Cut a part off target.train instead, "
+            "with data.validation_split.",
+        )
+    return _problem(_place(name)).test
+
+
+# pytest would take it for a test wherever a test module imports it by name.
+test_split.__test__ = False
+
+
+@contextlib.contextmanager
+def sealed():
+    """Refuse `test_split` inside the `with` block, in this thread or task."""
+    token = _SEALED.set(True)
+    try:
+        yield
+    finally:
+        _SEALED.reset(token)
+
+
+def digest(name):
+    """Return the sha256 of all arrays of `name`, training and test.
+
+    It is computed once a process, and allowed inside `sealed`: a hash tells
+    nothing about the images.
+    """
+    return _digest(_place(name))
+
+
+def check_name(name):
+    """Check a `name` without reading an image.
+
+    Raises:
+        KTransferError: `E_ARGUMENT` for one that breaks the grammar,
+            `E_UNKNOWN` for one that leads nowhere.
+    """
+    _place(name)
+
+
+def names():
+    """Return the sorted names of all data sets and of their named subsets.
+
+    Embedded, found in $KTRANSFER_DATA, or to be downloaded.
+    """
+    found = filter(_NAME.fullmatch, own_data.found_names())
+    named = ["_".join(pair) for pair in _NAMED]
+    return sorted({*_EMBEDDED, *found, *archives.PUBLIC, *named})
+
+
+def _place(name):
+    if not isinstance(name, str) or not _NAME.fullmatch(name):
+        raise KTransferError(
+            "E_ARGUMENT",
+            f"data set {name!r} is no valid name; expected 1 to 64 of a-z, 0-9 "
+            "and _, the first no _. Rename the file or folder.",
+        )
+    words = name.split("_")
+    for length in range(len(words), 0, -1):
+        base, rest = "_".join(words[:length]), "_".join(words[length:])
+        found, path = _find(base)
+        if found:
+            whole = length == len(words)
+            return _Place(
+                base, path, None if whole else _classes(base, path, rest)
+            )
+    raise errors.unknown("data set", name, names())
+
+
+def _find(base):
+    """Return whether there is a data set `base`, and its path."""
+    if base in _EMBEDDED:
+        return True, None
+    path = own_data.find(base)
+    if path is None and base in archives.PUBLIC:
+        path = archives.cached(base)
+    return path is not None, path
+
+
+def _classes(base, path, rest):
+    """Return the classes that `rest`, the end of a name, picks from `base`.
+
+    Of the user's own data the number of classes is known only when it is read.
+    """
+    if (base, rest) in _NAMED:
+        return _NAMED[base, rest]
+    if bounds := _RANGE.fullmatch(rest):
+        first, last = map(int, bounds.groups())
+        classes = tuple(range(first, last + 1))
+    elif _LIST.fullmatch(rest):
+        classes = tuple(map(int, rest.split("_")))
+    else:
+        raise errors.unknown("data set", f"{base}_{rest}", names())
+    if len(set(classes)) < max(len(classes), 2):
+        raise KTransferError(
+            "E_ARGUMENT",
+            f"{base}_{rest} does not pick two or more different classes; "
+            f"expected {base}_<first>to<last> or {base}_<class>_<class>.",
+        )
+    if path is None:
+        _check_range(base, classes, len(_EMBEDDED[base]))
+    elif path == archives.cached(base):
+        _check_range(base, classes, archives.PUBLIC[base].num_classes)
+    return classes
+
+
+def _check_range(base, classes, num_classes):
+    if max(classes) >= num_classes:
+        raise KTransferError(
+            "E_ARGUMENT",
+            f"{base} has no class {max(classes)}; expected classes from 0 to "
+            f"{num_classes - 1}.",
+        )
+
+
+@functools.lru_cache(maxsize=4)
+def _whole_task(name, place):
+    problem = _problem(place)
+    return Task(
+        name=name,
+        num_classes=len(problem.labels),
+        image_shape=problem.train.x.shape[1:],
+        train=problem.train,
+        unlabelled=problem.unlabelled,
+        origin=problem.origin,
+        sha256=_task_hash(problem.train, problem.unlabelled),
+        labels=problem.labels,
+    )
+
+
+def _task_hash(train, unlabelled):
+    return sha256(*train, *(() if unlabelled is None else (unlabelled,)))
+
+
+@functools.lru_cache(maxsize=64)
+def _digest(place):
+    problem = _problem(place)
+    unlabelled = problem.unlabelled
+    rest = () if unlabelled is None else (unlabelled,)
+    return sha256(*problem.train, *problem.test, *rest)
+
+
+@functools.lru_cache(maxsize=4)
+def _problem(place):
+    """Return the `Problem` at `place`, read or rendered once a process."""
+    if place.classes is not None:
+        return _narrowed(_problem(place._replace(classes=None)), place)
+    if place.path is None:
+        train = Split(*glyphs.rendered(place.base, "train"))
+        test = Split(*glyphs.rendered(place.base, "test"))
+        labels = _EMBEDDED[place.base]
+        return Problem(train, test, None, labels, "embedded glyphs")
+    if place.path == archives.cached(place.base):
+        return archives.load(place.base)
+    return own_data.read(place.path)
+
+
+def _narrowed(problem, place):
+    """Return the `Problem` of some classes.
+
+    It has no unlabelled images: nobody knows of which classes they are, and
+    two tasks of different classes must not share an image.
+    """
+    classes = place.classes
+    _check_range(place.base, classes, len(problem.labels))
+    test = keep_classes(problem.test, classes)
+    if not len(test.y):
+        raise KTransferError(
+            "E_SUBSET",
+            f"{place.base} has no test image of the classes {classes}; "
+            "expected at least one. Pick other classes or add test images.",
+        )
+    run = tuple(range(classes[0], classes[0] + len(classes)))
+    listed = ", ".join(map(str, classes))
+    if classes == run:
+        listed = f"{classes[0]}-{classes[-1]}"
+    return Problem(
+        keep_classes(problem.train, classes),
+        test,
+        None,
+        tuple(problem.labels[label] for label in classes),
+        f"{problem.origin}, classes {listed}",
+    )

@@ -1,0 +1,306 @@
+"""Carry out runs: one after the other in a worker, side by side over workers.
+
+A worker has one thread and takes whole runs, so results do not depend on how
+many workers there are. `sweep` takes any `concurrent.futures` executor.
+"""
+
+import concurrent.futures
+import multiprocessing
+import signal
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ktransfer import data, files, fingerprints, methods, runs
+from ktransfer.errors import Diverged, KTransferError, NotApplicable
+
+_UNMEASURED: dict[str, Any] = {
+    "curve": [],
+    "frozen_layers": [],
+    "per_class_accuracy": [],
+    "reason": "",
+    "seconds": None,
+    "source_test_accuracies": [],
+    "steps_done": 0,
+    "test_accuracy": None,
+    "test_loss": None,
+    "total_parameters": None,
+    "trainable_parameters": None,
+    "trained_layers": [],
+}
+
+
+def local_executor(jobs):
+    """Return an executor of `jobs` processes with one thread each."""
+    return concurrent.futures.ProcessPoolExecutor(
+        max_workers=jobs,
+        # A forked TensorFlow hangs.
+        mp_context=multiprocessing.get_context("spawn"),
+        initializer=_start_worker,
+    )
+
+
+def _start_worker():
+    # The parent answers Ctrl-C and stops the workers.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    from ktransfer import backend
+
+    backend.pin()
+
+
+def sweep(planned, results, executor, say=lambda line: None):
+    """Carry out the runs of `planned` that have no fresh record.
+
+    Sources come first, each once. A killed sweep goes on where it stopped.
+
+    Args:
+        planned: list of `Run`.
+        results: folder that holds the experiments' folders.
+        executor: a `concurrent.futures` executor whose processes see
+            `results` and the data.
+        say: called with a line of progress.
+
+    Returns:
+        (number of runs carried out, number that failed).
+    """
+    runs.check_results_folder(results)
+    missing = [
+        run
+        for run in planned
+        if not runs.is_fresh(runs.find(results, run), run)
+    ]
+    for level in _source_levels(missing):
+        futures = {
+            executor.submit(_ensure_source, results, p): p for p in level
+        }
+        for future in _completed(futures):
+            say(_source_line(futures[future], future.result()))
+    futures = {executor.submit(carry_out, results, run): run for run in missing}
+    failed = 0
+    for done, future in enumerate(_completed(futures), start=1):
+        record = future.result()
+        failed += record["status"] == "failed"
+        say(_run_line(done, len(missing), record))
+    return len(missing), failed
+
+
+def _completed(futures):
+    try:
+        yield from concurrent.futures.as_completed(futures)
+    except concurrent.futures.process.BrokenProcessPool as error:
+        raise KTransferError(
+            "E_MEMORY",
+            "a worker process was killed, most likely for memory; run again "
+            "with fewer JOBS. What is finished is kept.",
+        ) from error
+
+
+def _source_levels(missing):
+    """Return the sources that `missing` needs: bases first, then the rest."""
+    needed = {p: None for run in missing for p in runs.pretrainings(run)}
+    bases = {runs.before(p): None for p in needed if p.after}
+    first = {**bases, **{p: None for p in needed if not p.after}}
+    return [list(first), [p for p in needed if p.after]]
+
+
+def _ensure_source(results, pretraining):
+    from ktransfer import sources
+
+    return sources.load(results, pretraining)[1]
+
+
+def _source_line(pretraining, facts):
+    after = f" after {pretraining.after}" if pretraining.after else ""
+    return (
+        f"source {pretraining.task}{after}, seed {pretraining.seed}: "
+        f"{facts['test_accuracy']:.1%} on its own test images "
+        f"({pretraining.steps:,} steps, {facts['seconds']:.0f} s)"
+    )
+
+
+def _run_line(done, total, record):
+    labels = record["labels_per_class"]
+    if record["status"] == "ok":
+        outcome = f"{record['test_accuracy']:6.1%}  {record['seconds']:6.1f} s"
+    else:
+        outcome = f"{record['status'].replace('_', ' ')}: {record['reason']}"
+    budget = "all labels" if labels is None else f"{labels} a class"
+    return (
+        f"[{done:>{len(str(total))}}/{total}] {record['method']:<28} "
+        f"{budget:<12} seed {record['seed']}  {outcome}"
+    )
+
+
+# One run
+
+
+def carry_out(results, run):
+    """Carry out `run` unless its record is fresh, write and return the record.
+
+    A method that does not apply, diverges or fails gives a record too. Full
+    disks and memory do not: they end the sweep.
+    """
+    with runs.run_lock(results, run):
+        record = runs.find(results, run)
+        if not runs.is_fresh(record, run):
+            record = _record(results, run)
+            runs.write(results, record)
+    return record
+
+
+def _record(results, run):
+    import keras
+
+    from ktransfer import backend, sources
+
+    task = data.load(run.target, run.labels_per_class, run.seed)
+    loaded = [sources.load(results, p) for p in runs.pretrainings(run)]
+    record = {
+        **runs.as_fields(run),
+        **_UNMEASURED,
+        "family": methods.describe(run.method).family,
+        "fingerprint": runs.fingerprint(run),
+        "num_classes": task.num_classes,
+        "num_labels": len(task.train.y),
+        "num_test_images": None,
+        "numerics": _numerics(results, run, backend.facts()),
+        "source_origins": [source.task.origin for source, _ in loaded],
+        "source_test_accuracies": [f["test_accuracy"] for _, f in loaded],
+        "target_origin": task.origin,
+        "target_sha256": task.sha256,
+    }
+    try:
+        record |= _measure(run, task, [source for source, _ in loaded])
+    except NotApplicable as error:
+        record |= {"status": "not_applicable", "reason": error.message}
+    except Diverged as error:
+        record |= {"status": "diverged", "reason": str(error)}
+    except MemoryError as error:
+        raise KTransferError(
+            "E_MEMORY", f"out of memory in {run.method}; use fewer JOBS."
+        ) from error
+    except Exception as error:
+        record |= {"status": "failed", "reason": _one_line(error)}
+    keras.utils.clear_session()
+    return record
+
+
+def _one_line(error):
+    text = " ".join(str(error).split())
+    return f"{type(error).__name__}: {text}"[:300]
+
+
+def _measure(run, task, sources):
+    from ktransfer import surgery, training
+
+    before = [_weights_hash(source.model) for source in sources]
+    transfer = methods.load(run.method)
+    training.ledger()
+    start = time.monotonic()
+    with data.sealed():
+        model = transfer(
+            task,
+            *sources,
+            steps=run.steps,
+            seed=run.seed,
+            **dict(run.hyperparameters),
+        )
+    seconds = time.monotonic() - start
+    fits = training.ledger()
+    if before != [_weights_hash(source.model) for source in sources]:
+        raise KTransferError(
+            "E_INVARIANT", f"{run.method} changed the weights of a source"
+        )
+    weighted = [x for x in surgery.leaves(model) if x.weights]
+    return {
+        **evaluate(model, run.target),
+        "curve": _curve(fits),
+        "frozen_layers": sorted(x.name for x in weighted if not x.trainable),
+        "seconds": round(seconds, 2),
+        "steps_done": sum(fit.steps for fit in fits),
+        "total_parameters": model.count_params(),
+        "trainable_parameters": max(
+            (fit.trainable_parameters for fit in fits), default=0
+        ),
+        "trained_layers": sorted(x.name for x in weighted if x.trainable),
+    }
+
+
+def _curve(fits):
+    points, done = [], 0
+    for fit in fits:
+        points += [[done + step, round(loss, 6)] for step, loss in fit.curve]
+        done += fit.steps
+    return points
+
+
+def _weights_hash(model):
+    arrays = [variable.numpy() for variable in model.variables]
+    return files.sha256(*(a if a.ndim else a.reshape(1) for a in arrays))
+
+
+def evaluate(model, target):
+    """Open the test split of `target`, once, and measure `model` on it.
+
+    Returns:
+        dictionary for the record: accuracies and the mean cross-entropy in
+        nats; status `diverged` where a logit is not finite.
+    """
+    from ktransfer import training
+
+    test = data.test_split(target)
+    logits = training.predict(model, test.x).astype("float64")
+    if not np.isfinite(logits).all():
+        return {"status": "diverged", "reason": "logits are not finite"}
+    right = logits.argmax(axis=-1) == test.y
+    top = logits.max(axis=-1, keepdims=True)
+    log_sum = top[:, 0] + np.log(np.exp(logits - top).sum(axis=-1))
+    losses = log_sum - logits[np.arange(len(test.y)), test.y]
+    per_class = [right[test.y == k].mean() for k in range(logits.shape[-1])]
+    return {
+        "status": "ok",
+        "num_test_images": len(test.y),
+        "test_accuracy": float(right.mean()),
+        "test_loss": float(losses.mean()),
+        "per_class_accuracy": [round(float(a), 6) for a in per_class],
+    }
+
+
+def _numerics(results, run, facts):
+    """Return the short hash of `facts`, kept in full beside the records."""
+    facts = {
+        **facts,
+        "isa": _instruction_sets(),
+        "switches": fingerprints.switches(),
+    }
+    name = files.sha256(runs.canonical(facts).encode())[:12]
+    place = Path(results) / run.experiment / "environments" / f"{name}.json"
+    if not place.exists():
+        files.write(place, f"{runs.canonical(facts)}\n".encode())
+    return name
+
+
+def _instruction_sets():
+    """Return the instruction sets that numerical libraries choose between."""
+    wanted = ("amx_bf16", "avx2", "avx512_bf16", "avx512f", "fma")
+    try:
+        text = Path("/proc/cpuinfo").read_text(encoding="utf-8")
+    except OSError:
+        return []
+    flags = set(text.partition("flags")[2].partition("\n")[0].split())
+    return [name for name in wanted if name in flags]
+
+
+def stop(executor):
+    """End the worker processes of `executor` at once; no run is recorded."""
+    executor.shutdown(wait=False, cancel_futures=True)
+    for process in list((getattr(executor, "_processes", None) or {}).values()):
+        process.terminate()
+
+
+def print_line(line):
+    """Print a line of progress at once, also through a pipe."""
+    print(line, file=sys.stderr, flush=True)

@@ -1,0 +1,35 @@
+"""Random features: the source's architecture with fresh weights, frozen.
+
+Only the head is trained, as in feature extraction. What this control reaches
+owes nothing to the source's training.
+
+Source: control of Yosinski et al. 2014, section 4.3. https://arxiv.org/abs/1411.1792
+"""
+
+from ktransfer.surgery import classifier, copy_backbone, freeze, fresh
+from ktransfer.training import fit
+
+
+def transfer(
+    target,
+    source,
+    *,
+    steps,
+    seed,
+    learning_rate=1e-3,
+    layer="features",
+    hidden_units=512,
+    **training,
+):
+    backbone = fresh(copy_backbone(source.model, layer=layer), seed)
+    freeze(backbone)
+    model = classifier(backbone, target, seed=seed, hidden_units=hidden_units)
+    fit(
+        model,
+        target.train,
+        steps=steps,
+        learning_rate=learning_rate,
+        seed=seed,
+        **training,
+    )
+    return model

@@ -1,0 +1,25 @@
+"""Training from scratch: the default backbone, fresh, on the target alone.
+
+It has the input adapters and the head of the methods that it is compared
+with, so that only the initial weights differ.
+
+Row: M28 (article 003, section 1: zero-knowledge transfer).
+Source: control of Yosinski et al. 2014. https://arxiv.org/abs/1411.1792
+"""
+
+from ktransfer import backbones
+from ktransfer.surgery import classifier
+from ktransfer.training import fit
+
+
+def transfer(target, *, steps, seed, learning_rate=1e-3, **training):
+    model = classifier(backbones.convnet(seed=seed), target, seed=seed)
+    fit(
+        model,
+        target.train,
+        steps=steps,
+        learning_rate=learning_rate,
+        seed=seed,
+        **training,
+    )
+    return model

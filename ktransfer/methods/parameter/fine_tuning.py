@@ -1,0 +1,48 @@
+"""Fine-tuning: the source's features, copied, under a new head; all trained.
+
+W_t = W_s + the sum of the optimiser's updates. `head_learning_rate` gives the
+new head a rate of its own (M18: ten times the other); `weight_decay` adds
+weight_decay / 2 ||kernel||^2 over all kernels.
+
+Row: M3 (articles 000, 002, 003, 004), M18 (article 001, sections 3.2 and 4.1).
+Source: Yosinski et al. 2014. https://arxiv.org/abs/1411.1792
+"""
+
+from keras import ops
+
+from ktransfer.losses import cross_entropy
+from ktransfer.surgery import classifier, copy_backbone, leaves
+from ktransfer.training import fit
+
+
+def transfer(
+    target,
+    source,
+    *,
+    steps,
+    seed,
+    learning_rate=1e-3,
+    head_learning_rate=None,
+    weight_decay=0.0,
+    **training,
+):
+    backbone = copy_backbone(source.model)
+    model = classifier(backbone, target, seed=seed)
+    kernels = [x.kernel for x in leaves(model) if hasattr(x, "kernel")]
+
+    def decayed(labels, logits):
+        squares = sum(ops.sum(ops.square(kernel)) for kernel in kernels)
+        return cross_entropy(labels, logits) + weight_decay / 2 * squares
+
+    head = [model.get_layer("logits")]
+    fit(
+        model,
+        target.train,
+        steps=steps,
+        learning_rate=learning_rate,
+        seed=seed,
+        loss=decayed if weight_decay else cross_entropy,
+        rates=[(head, head_learning_rate)] if head_learning_rate else (),
+        **training,
+    )
+    return model

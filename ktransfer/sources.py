@@ -1,0 +1,139 @@
+"""Trained models to transfer from: made once, kept as strict `.npz`, shared.
+
+A file holds weights and facts only; the architecture comes from code. Sources
+lie in `results/sources/` and are not committed: their fingerprint makes them
+again, bit for bit on the same machine.
+"""
+
+import io
+import json
+import sys
+import time
+import zipfile
+from pathlib import Path
+
+import keras
+import numpy as np
+
+from ktransfer import backbones, data, files, runs, training
+from ktransfer.surgery import (
+    Source,
+    adapt_input,
+    assign,
+    attach_head,
+    copy_backbone,
+)
+
+# Width of the article's own Dense layer between the features and the logits.
+_HEAD_UNITS = 64
+
+
+def build(pretraining, task):
+    """Return the untrained model of a source: raw images -> logits."""
+    backbone = getattr(backbones, pretraining.backbone)(seed=pretraining.seed)
+    return attach_head(
+        adapt_input(backbone, task.image_shape),
+        task.num_classes,
+        seed=pretraining.seed,
+        hidden_units=_HEAD_UNITS,
+    )
+
+
+def pretrain(pretraining, task, base=None):
+    """Return the trained model of a source.
+
+    Adam at 1e-3 and batches of 64, the article's recipe (article 002).
+
+    Args:
+        task: what to train on.
+        base: model whose features it starts from, or None for fresh weights.
+    """
+    model = build(pretraining, task)
+    if base is not None:
+        model = attach_head(
+            adapt_input(copy_backbone(base), task.image_shape),
+            task.num_classes,
+            seed=pretraining.seed,
+            hidden_units=_HEAD_UNITS,
+        )
+    training.fit(
+        model,
+        task.train,
+        steps=pretraining.steps,
+        learning_rate=1e-3,
+        seed=pretraining.seed,
+    )
+    return model
+
+
+def path(results, pretraining):
+    """Return the file of a source."""
+    task = pretraining.task
+    if pretraining.after:
+        task = f"{task}_after_{pretraining.after}"
+    name = (
+        f"{task}-{pretraining.backbone}-{pretraining.steps}-{pretraining.seed}"
+    )
+    return Path(results) / "sources" / f"{name}.npz"
+
+
+def load(results, pretraining):
+    """Return the `Source`, and its facts, trained now if it is not there.
+
+    The facts are `test_accuracy` on the source's own task and `seconds`.
+    """
+    place = path(results, pretraining)
+    task = data.load(pretraining.task)
+    lock = place.parent.parent / ".locks" / "sources" / place.name
+    with files.lock(lock):
+        kept = _read(place, runs.source_fingerprint(pretraining))
+        if kept is None:
+            kept = _make(results, pretraining, task)
+    arrays, facts = kept
+    model = build(pretraining, task)
+    assign(model, arrays)
+    return Source(model, task), facts
+
+
+def _make(results, pretraining, task):
+    base = runs.before(pretraining)
+    start = time.monotonic()
+    model = pretrain(pretraining, task, base and load(results, base)[0].model)
+    seconds = time.monotonic() - start
+    training.ledger()
+    test = data.test_split(pretraining.task)
+    guessed = training.predict(model, test.x).argmax(axis=-1)
+    facts = {
+        "fingerprint": runs.source_fingerprint(pretraining),
+        "seconds": round(seconds, 1),
+        "test_accuracy": float(np.mean(guessed == test.y)),
+    }
+    arrays = [variable.numpy() for variable in model.variables]
+    content = io.BytesIO()
+    np.savez(
+        content,
+        facts=np.frombuffer(json.dumps(facts).encode(), "uint8"),
+        **{f"weight_{i:04}": array for i, array in enumerate(arrays)},
+    )
+    files.write(path(results, pretraining), content.getvalue())
+    keras.utils.clear_session()
+    return arrays, facts
+
+
+def _read(place, fingerprint):
+    """Return (arrays, facts) of a source file, None if absent or outdated."""
+    if not place.exists():
+        return None
+    try:
+        with np.load(place, allow_pickle=False) as archive:
+            facts = json.loads(archive["facts"].tobytes())
+            names = sorted(n for n in archive.files if n.startswith("weight_"))
+            arrays = [archive[name] for name in names]
+    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        # Our own file: it can be made again, so damage costs time alone.
+        print(
+            f"warning: {place} is damaged ({error}); it is trained again",
+            file=sys.stderr,
+        )
+        return None
+    return (arrays, facts) if facts["fingerprint"] == fingerprint else None

@@ -1,0 +1,92 @@
+"""One thread, as in a worker, and a small world that all tests share."""
+
+import os
+
+# Set before TensorFlow is loaded, so that its log stays quiet.
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+# A worker has one thread; tests that need no TensorFlow do not load it.
+os.environ["TF_NUM_INTRAOP_THREADS"] = "1"
+os.environ["TF_NUM_INTEROP_THREADS"] = "1"
+
+import sys
+
+import numpy as np
+import pytest
+
+
+@pytest.fixture(autouse=True)
+def clear_session():
+    yield
+    if "keras" in sys.modules:
+        sys.modules["keras"].utils.clear_session()
+
+
+@pytest.fixture
+def tasks():
+    """Two tiny tasks: (target 12x12x1, source 12x12x3), three classes."""
+    return small_task("target", 1), small_task("source", 3)
+
+
+def small_task(name, channels, n=48, num_classes=3, size=12):
+    """Return a task whose classes differ by where the image is bright."""
+    from ktransfer.data import Split, Task
+
+    rng = np.random.default_rng([len(name), channels])
+    y = np.tile(np.arange(num_classes), -(-n // num_classes))[:n]
+    x = rng.integers(0, 90, (n, size, size, channels))
+    for row, label in enumerate(y):
+        x[row, label * 4 : label * 4 + 4, 2:10] += 120
+    return Task(
+        name=name,
+        num_classes=num_classes,
+        image_shape=(size, size, channels),
+        train=Split(x.astype("uint8"), y.astype("int32")),
+        unlabelled=None,
+        origin="drawn by the tests",
+        sha256="",
+        labels=tuple(range(num_classes)),
+    )
+
+
+def small_source(task, seed=0, normalised=False, steps=0, num_classes=None):
+    """Return a `Source` on `task`: a few filters, trained for `steps`."""
+    from ktransfer.surgery import Source, attach_head
+    from ktransfer.training import fit
+
+    model = attach_head(
+        small_backbone(task.image_shape, seed, normalised),
+        num_classes or task.num_classes,
+        seed=seed,
+        hidden_units=6,
+    )
+    fit(model, task.train, steps=steps, learning_rate=1e-2, seed=seed)
+    return Source(model, task)
+
+
+def small_backbone(shape=(12, 12, 3), seed=0, normalised=False, dropout=0.0):
+    """Return three blocks of convolutions, images -> 8 features."""
+    import keras
+    from keras import layers
+
+    from ktransfer.surgery import fresh
+
+    inputs = keras.Input(shape, dtype="uint8", name="images")
+    x = layers.Rescaling(1 / 255, name="rescale")(inputs)
+    for block, filters in enumerate((4, 6, 8), start=1):
+        x = layers.Conv2D(
+            filters, 3, padding="same", name=f"block{block}_conv"
+        )(x)
+        if normalised:
+            x = layers.BatchNormalization(name=f"block{block}_norm")(x)
+        x = layers.LeakyReLU(0.1, name=f"block{block}_relu")(x)
+        if dropout and block == 2:
+            x = layers.Dropout(dropout, name="block2_dropout")(x)
+        x = layers.AveragePooling2D(2, name=f"block{block}_pool")(x)
+    x = layers.Flatten(name="features")(x)
+    return fresh(keras.Model(inputs, x, name="small"), seed)
+
+
+def weights_of(model):
+    """Return the bytes of every weight, path -> bytes."""
+    return {v.path: v.numpy().tobytes() for v in model.weights}

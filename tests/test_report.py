@@ -1,0 +1,284 @@
+"""Tables against planted records, and the texts that they become."""
+
+import csv
+import io
+import math
+
+import numpy as np
+import pytest
+from synthetic import LEVELS, headline, record, sweep
+
+from ktransfer import plots, report
+from ktransfer.errors import KTransferError
+
+GOLDEN = """\
+controls missing: majority
+
+source CIFAR-10-q75; target MNIST; 15 runs; 5 seeds x 1 source seed; \
+95 % t-intervals over seeds, gains paired by seed; conditional on one source \
+network.
+
+### mnist, 10 labels per class
+
+| method | accuracy, % | gain over scratch, pp | verdict | n | seconds | \
+trainable |
+| --- | ---: | ---: | --- | ---: | ---: | ---: |
+| `fine_tuning` | 84.0 [81.7, 86.3] | +4.0 [+2.8, +5.2] | better | 5 | 2.0 | \
+530k |
+| `scratch` | 80.0 [78.0, 82.0] | baseline | control | 5 | 2.0 | 530k |
+| `random_features` | 79.0 [77.0, 81.0] | -1.0 [-1.0, -1.0] | control | 5 | \
+2.0 | 530k |
+
+### Not applicable here
+
+- `model_soup`: needs two sources \\| got \\`one\\`
+
+- better and worse: the 95 % interval of the gain excludes 0 and Holm's \
+correction over 1 comparison holds; the smallest gain that these seeds find \
+with 80 % power is 1.7 pp (median)
+"""
+
+
+def _tiny():
+    records = []
+    for seed in range(5):
+        base = 0.80 + 0.01 * (seed - 2)
+        zigzag = 0.01 * (1, -1, 0, -1, 1)[seed]
+        for method, value in (
+            ("scratch", base),
+            ("random_features", base - 0.01),
+            ("fine_tuning", base + 0.04 + zigzag),
+        ):
+            records.append(record(method, seed=seed, test_accuracy=value))
+    records.append(
+        record(
+            "model_soup",
+            status="not_applicable",
+            reason="needs two sources | got `one`",
+        )
+    )
+    return records
+
+
+def _row(rows, arm, labels=10):
+    (row,) = [
+        r for r in rows if r["arm"] == arm and r["labels_per_class"] == labels
+    ]
+    return row
+
+
+def test_markdown_golden():
+    assert report.to_markdown(report.table(_tiny())) == GOLDEN
+
+
+def test_rows_are_sorted_and_complete():
+    rows = report.table(headline())
+    assert len(rows) == 18
+    assert all(tuple(row) == report.COLUMNS for row in rows)
+    budgets = [row["labels_per_class"] for row in rows]
+    assert budgets == [10] * 6 + [100] * 6 + [None] * 6
+    for start in (0, 6, 12):
+        means = [row["accuracy"] for row in rows[start : start + 6]]
+        assert means == sorted(means, reverse=True)
+
+
+def test_badges():
+    rows = report.table(headline())
+    assert _row(rows, "frozen_features")["badge"] == "better"
+    assert _row(rows, "fine_tuning")["badge"] == "worse"
+    assert _row(rows, "frozen_features", None)["badge"] == "undecided"
+    assert {_row(rows, c)["badge"] for c in list(LEVELS)[:3]} == {"control"}
+    few = report.table(headline(3))
+    assert _row(few, "frozen_features")["badge"] == "too few seeds"
+    named = report.table(headline(), baseline="fine_tuning")
+    assert _row(named, "fine_tuning")["badge"] == "control"
+    assert "baseline" in report.to_terminal(named)
+
+
+def test_one_method_under_many_names_is_seldom_better_or_worse():
+    rng = np.random.default_rng(3)
+    claims = 0
+    for _ in range(200):
+        records = [
+            record(name, seed=seed, test_accuracy=value)
+            for name in ("scratch", "a", "b", "c", "d", "e", "f")
+            for seed, value in enumerate(rng.normal(0.8, 0.01, 5))
+        ]
+        badges = {row["badge"] for row in report.table(records)}
+        claims += bool(badges & {"better", "worse"})
+    assert claims <= 16
+
+
+def test_a_diverged_run_lowers_the_mean_and_is_told():
+    records = headline(6, 1, budgets=(10,))
+    before = _row(report.table(records), "soft_labels")
+    own = [r for r in records if r["method"] == "soft_labels"]
+    own[0].update(status="diverged", test_accuracy=None)
+    own[1].update(status="failed", reason="disk full", test_accuracy=None)
+    rows = report.table(records)
+    after = _row(rows, "soft_labels")
+    assert after["accuracy"] < before["accuracy"] - 0.1
+    assert (after["ok"], after["diverged"], after["failed"]) == (4, 1, 1)
+    assert after["n"] == 5
+    for text in (report.to_markdown(rows), report.to_terminal(rows, 200)):
+        assert "soft_labels" in text
+        assert "1 of 6 runs diverged, counted as accuracy 0" in text
+        assert "1 of 6 runs failed: disk full" in text
+        assert "(1 diverged, 1 failed)" in text
+
+
+def test_inapplicable_methods_are_listed_with_their_reason():
+    rows = report.table(sweep())
+    assert rows[-1]["badge"] == rows[-2]["badge"] == "not applicable"
+    text = report.to_terminal(rows, 80)
+    assert "deep_adaptation: needs the source's label space" in text
+    assert "`model_soup`: needs two or more" in report.to_markdown(rows)
+
+
+def test_smoke_runs_have_no_verdict():
+    rows = report.table(headline(3))
+    for text in (report.to_markdown(rows), report.to_terminal(rows)):
+        assert "smoke run: 3 seeds, no verdict" in text
+    assert "smoke" not in report.to_terminal(report.table(headline(5)))
+
+
+def test_missing_controls_stand_in_the_first_line():
+    records = [r for r in headline() if r["method"] == "fine_tuning"]
+    text = report.to_markdown(report.table(records))
+    expected = "controls missing: scratch, random_features, majority"
+    assert text.split("\n")[0] == expected
+    assert report.to_terminal(report.table(records)).startswith(expected)
+    partly = [
+        r
+        for r in headline()
+        if r["method"] != "majority" or r["labels_per_class"] == 10
+    ]
+    assert report.missing_controls(report.table(partly)) == [
+        "majority (100 labels per class, all labels)"
+    ]
+    assert report.missing_controls(report.table(headline())) == []
+
+
+def test_mixed_environments_are_refused_or_said():
+    records = headline()
+    records[0]["numerics"] = "0000"
+    with pytest.raises(KTransferError) as caught:
+        report.table(records)
+    assert caught.value.name == "E_RECORD"
+    rows = report.table(records, mix=True)
+    for text in (report.to_markdown(rows), report.to_terminal(rows)):
+        assert "2 numeric environments mixed" in text
+
+
+def test_stale_runs_are_told():
+    records = headline()
+    records[-1]["stale"] = True
+    rows = report.table(records)
+    assert "`soft_labels` †" in report.to_markdown(rows)
+    assert "soft_labels (stale)" in report.to_terminal(rows)
+    assert "1 stale run, of older code or data" in report.to_terminal(rows)
+
+
+def test_csv_survives_a_reader_and_holds_no_formula():
+    records = headline(5, 1, budgets=(10, None))
+    odd = ["=cmd|' /C calc'!A0", "+1", "-1", "@x", "\tt", '"a,b"\r\nc']
+    for name in odd:
+        records.append(record(name, test_accuracy=0.5))
+    text = report.to_csv(report.table(records))
+    read = list(csv.DictReader(io.StringIO(text, newline="")))
+    assert len(read) == len(report.table(records))
+    found = {row["method"] for row in read}
+    assert {"'" + name for name in odd[:5]} <= found
+    assert odd[5] in found
+    worse = [row for row in read if row["method"] == "fine_tuning"]
+    assert worse[0]["gain"].startswith("-0.0")
+    assert float(worse[0]["accuracy"]) == pytest.approx(0.80, abs=0.02)
+    assert {row["labels_per_class"] for row in read} == {"10", "all"}
+    assert "nan" not in text
+    assert text.count("\r\n") == len(read) + 3
+
+
+@pytest.mark.parametrize("width", [72, 80, 100])
+@pytest.mark.parametrize("records", [headline(), sweep(), headline(3)])
+def test_terminal_lines_fit(records, width):
+    text = report.to_terminal(report.table(records), width)
+    assert max(map(len, text.splitlines())) <= width
+    verdicts = [line for line in text.split("\n") if line.endswith("control")]
+    assert len(verdicts) > 2 if width >= 96 else "  verdict" not in text
+    for method in {r["method"] for r in records}:
+        assert method in text
+
+
+def test_long_names_are_never_cut():
+    names = [f"method_{'long_' * 10}{end}" for end in ("first", "second")]
+    records = headline(5, 1, budgets=(10,))
+    records += [record(n, seed=s) for n in names for s in range(5)]
+    text = report.to_terminal(report.table(records), 80)
+    assert all(name in text for name in names)
+
+
+def test_markdown_of_odd_names():
+    names = ["_x", "$y$", "=cmd", "a|b", "`tick`", "<script>", "new\nline"]
+    records = [record(name, test_accuracy=0.5) for name in names]
+    records.append(
+        record("z", status="not_applicable", reason="<b> *now* | `x`\n# no")
+    )
+    text = report.to_markdown(report.table(records))
+    for cell in ("`_x`", "`$y$`", "`=cmd`", "`a\\|b`", "`` `tick` ``"):
+        assert f"| {cell} |" in text
+    assert "`<script>`" in text
+    assert "`new line`" in text
+    assert "- `z`: &lt;b> \\*now\\* \\| \\`x\\` # no" in text
+
+
+def test_empty_and_broken_records_make_a_table():
+    assert report.table([]) == []
+    for records in (
+        [record(status="failed", reason="killed")],
+        [record(status="diverged")],
+        [record(test_accuracy=math.nan)],
+        [record(seconds=None, trainable_parameters=None)],
+        [],
+    ):
+        rows = report.table(records)
+        assert report.to_csv(rows).count("\r\n") == 1 + len(rows)
+        assert "controls missing" in report.to_markdown(rows) or not rows
+        assert report.to_terminal(rows)
+
+
+def test_several_targets_are_told_apart():
+    records = _tiny()
+    records += [
+        {**r, "target": "usps", "target_origin": "USPS"} for r in _tiny()[:-1]
+    ]
+    text = report.to_markdown(report.table(records))
+    assert "### mnist, 10 labels per class" in text
+    assert "### usps, 10 labels per class" in text
+    assert "target MNIST, USPS" in text
+
+
+def test_write(tmp_path):
+    records = headline()
+    contents = []
+    for name in ("first", "second"):
+        figures = {
+            "labels": plots.accuracy_against_labels(records),
+            "forest-10": plots.forest(records, labels_per_class=10),
+        }
+        paths = report.write(tmp_path / name, records, figures)
+        assert [path.name for path in paths] == [
+            "summary.md",
+            "summary.csv",
+            "labels.png",
+            "forest-10.png",
+        ]
+        contents.append([path.read_bytes() for path in paths])
+    assert contents[0] == contents[1]
+    assert b"![forest-10](forest-10.png)" in contents[0][0]
+    assert sorted(p.name for p in (tmp_path / "first").iterdir()) == sorted(
+        path.name for path in paths
+    )
+    with pytest.raises(KTransferError) as caught:
+        report.write(tmp_path, records, {"../evil": None})
+    assert caught.value.name == "E_ARGUMENT"
+    assert not (tmp_path / "summary.md").exists()

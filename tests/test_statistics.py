@@ -1,0 +1,258 @@
+"""Intervals, tests and pairing against SciPy, closed forms and simulation."""
+
+import itertools
+import math
+
+import numpy as np
+import pytest
+from synthetic import headline, record, sweep
+
+from ktransfer import statistics
+from ktransfer.errors import KTransferError
+
+
+@pytest.mark.parametrize("degrees", [0.5, 1, 2, 4, 9, 60, 1000])
+def test_t_quantile_agrees_with_scipy(degrees):
+    scipy_statistics = pytest.importorskip("scipy.stats")
+    for probability in (1e-6, 0.01, 0.3, 0.51, 0.8, 0.975, 1 - 1e-6):
+        expected = scipy_statistics.t.ppf(probability, degrees)
+        found = statistics.t_quantile(probability, degrees)
+        assert found == pytest.approx(expected, rel=1e-10, abs=1e-10)
+    assert abs(statistics.t_quantile(0.5, degrees)) < 1e-10
+
+
+@pytest.mark.parametrize("arguments", [(0.0, 3), (1.0, 3), (0.5, 0), (2, 3)])
+def test_t_quantile_refuses(arguments):
+    with pytest.raises(ValueError, match="probability"):
+        statistics.t_quantile(*arguments)
+
+
+def test_t_test_agrees_with_scipy():
+    scipy_statistics = pytest.importorskip("scipy.stats")
+    values = np.random.default_rng(0).normal(0.4, 1.0, 7)
+    expected = scipy_statistics.ttest_1samp(values, 0.0)
+    found = statistics.t_test_p_value(values)
+    assert found == pytest.approx(expected.pvalue, rel=1e-10)
+    bounds = expected.confidence_interval(0.95)
+    interval = statistics.mean_interval(values)
+    assert interval[1:3] == pytest.approx(tuple(bounds), rel=1e-10)
+
+
+def test_intervals_of_few_units():
+    none = statistics.mean_interval([])
+    assert none.count == 0
+    assert all(math.isnan(value) for value in none[:3])
+    one = statistics.mean_interval([0.5])
+    assert (one.mean, one.count) == (0.5, 1)
+    assert math.isnan(one.low)
+    assert math.isnan(one.high)
+    assert statistics.mean_interval([0.5, 0.5])[:3] == (0.5, 0.5, 0.5)
+    assert not statistics.negative_transfer(none)
+    assert not statistics.negative_transfer(one)
+
+
+def test_paired_interval_needs_equal_shapes():
+    with pytest.raises(ValueError, match="equal shapes"):
+        statistics.paired_interval([1.0, 2.0], [1.0])
+    shifted = statistics.paired_interval([2.0, 3.0, 4.0], [1.0, 2.0, 3.0])
+    assert shifted == (1.0, 1.0, 1.0, 3)
+
+
+@pytest.mark.parametrize("units", [3, 5, 10])
+def test_interval_covers_the_mean_in_95_of_100(units):
+    samples = np.random.default_rng(units).normal(0.3, 2.0, (10_000, units))
+    interval = statistics.mean_interval(samples)
+    covered = np.mean((interval.low <= 0.3) & (interval.high >= 0.3))
+    assert 0.93 < covered < 0.97
+
+
+def test_sign_flip_agrees_with_brute_force():
+    values = np.random.default_rng(1).normal(0.5, 1.0, 9)
+    signs = itertools.product((-1, 1), repeat=9)
+    sums = [abs(np.dot(sign, values)) for sign in signs]
+    expected = np.mean(np.array(sums) >= abs(values.sum()) - 1e-12)
+    assert statistics.sign_flip_p_value(values) == expected
+
+
+@pytest.mark.parametrize(
+    ("units", "smallest"),
+    [(3, 0.25), (4, 0.125), (5, 0.0625), (6, 0.03125), (10, 2 / 1024)],
+)
+def test_smallest_sign_flip_p_value(units, smallest):
+    values = np.linspace(1.0, 2.0, units)
+    assert statistics.sign_flip_p_value(values) == smallest
+    assert statistics.sign_flip_p_value(-values) == smallest
+
+
+def test_sign_flip_at_its_edges():
+    assert math.isnan(statistics.sign_flip_p_value([]))
+    assert math.isnan(statistics.sign_flip_p_value(np.ones(21)))
+    assert statistics.sign_flip_p_value(np.zeros(5)) == 1.0
+    # 0.1 + 0.2 and 0.3 tie in exact arithmetic only.
+    assert statistics.sign_flip_p_value([0.1, 0.2, 0.3]) == 0.25
+    assert statistics.sign_flip_p_value([0.1, 0.2, -0.3]) == 1.0
+    assert statistics.sign_flip_p_value(np.ones(20)) == 2 / 2**20
+
+
+def test_holm():
+    adjusted = statistics.holm([0.04, math.nan, 0.01, 0.03])
+    assert adjusted[[0, 2, 3]] == pytest.approx([0.06, 0.03, 0.06])
+    assert math.isnan(adjusted[1])
+    assert len(statistics.holm([])) == 0
+
+
+def test_detectable_difference_is_that_of_the_table():
+    for units, expected in ((5, 1.66), (10, 0.99), (20, 0.66)):
+        values = np.random.default_rng(units).normal(size=units)
+        found = statistics.detectable_difference(values / values.std(ddof=1))
+        assert found == pytest.approx(expected, abs=0.01)
+
+
+def test_verdicts_need_five_units():
+    allowed = [statistics.verdict_allowed(count) for count in range(7)]
+    assert allowed == [False] * 5 + [True] * 2
+
+
+# --- Records ---------------------------------------------------------------
+
+
+def _gain(records, arm, labels=10, baseline="scratch"):
+    gains = statistics.gain_over(records, baseline)
+    return gains[statistics.Cell("mnist", labels, arm)]
+
+
+def test_a_source_free_baseline_pairs_with_each_source_seed():
+    arm = [
+        record(seed=s, source_seed=t, test_accuracy=0.80 + 0.01 * s + 0.02 * t)
+        for s in range(3)
+        for t in range(2)
+    ]
+    scratch = [
+        record("scratch", seed=s, test_accuracy=0.70 + 0.01 * s)
+        for s in reversed(range(3))
+    ]
+    pairs = statistics.pair(arm, scratch)
+    assert [unit[2] for unit in pairs.units] == [0, 1, 2]
+    assert pairs.values == pytest.approx([0.81, 0.82, 0.83])
+    assert pairs.baselines == pytest.approx([0.70, 0.71, 0.72])
+    turned = statistics.pair(scratch, arm)
+    assert turned.values == pytest.approx(pairs.baselines)
+    assert turned.baselines == pytest.approx(pairs.values)
+
+
+def test_only_common_units_are_paired():
+    arm = [
+        record(seed=s, source_seed=t, test_accuracy=0.8 + t / 10)
+        for s, t in ((0, 0), (0, 1), (1, 0), (2, 0))
+    ]
+    other = [
+        record(seed=s, source_seed=t, test_accuracy=0.5)
+        for s, t in ((0, 1), (1, 1), (2, 0))
+    ]
+    pairs = statistics.pair(arm, other)
+    assert [unit[2] for unit in pairs.units] == [0, 2]
+    assert pairs.values == pytest.approx([0.9, 0.8])
+    assert len(statistics.pair(arm, []).units) == 0
+
+
+def test_a_run_recorded_twice_is_refused():
+    with pytest.raises(KTransferError, match="twice") as caught:
+        statistics.pair([record(), record()], [record("scratch")])
+    assert caught.value.name == "E_RECORD"
+
+
+def test_the_seed_is_the_unit():
+    gain = _gain(headline(6, 2), "frozen_features")
+    assert gain.interval.count == 6
+    assert gain.seeds == list(range(6))
+    assert gain.interval.mean == pytest.approx(0.07, abs=0.01)
+    assert gain.sign_flip == 2 / 64
+
+
+def test_the_baseline_has_no_gain_and_an_absent_one_gives_none():
+    records = headline(5, 1, budgets=(10,))
+    arms = {cell.arm for cell in statistics.gain_over(records)}
+    assert "scratch" not in arms
+    without = [r for r in records if r["method"] != "scratch"]
+    gain = _gain(without, "fine_tuning")
+    assert gain.interval.count == 0
+    assert math.isnan(gain.interval.mean)
+    assert math.isnan(gain.p_value)
+
+
+def test_a_diverged_run_lowers_the_mean_and_a_failed_one_is_missing():
+    records = headline(5, 1, budgets=(10,))
+    before = _gain(records, "fine_tuning").interval
+    own = [r for r in records if r["method"] == "fine_tuning"]
+    own[2].update(status="diverged", test_accuracy=None)
+    after = _gain(records, "fine_tuning").interval
+    assert after.count == 5
+    assert after.mean < before.mean - 0.15
+    own[2].update(status="failed")
+    assert _gain(records, "fine_tuning").interval.count == 4
+    own[2].update(status="ok", test_accuracy=math.nan)
+    assert _gain(records, "fine_tuning").interval == after
+
+
+def test_planted_negative_transfer_is_flagged():
+    records = headline(6, 2, budgets=(10,))
+    assert statistics.negative_transfer(_gain(records, "fine_tuning").interval)
+    better = _gain(records, "frozen_features").interval
+    assert not statistics.negative_transfer(better)
+
+
+def test_an_arm_is_no_worse_than_itself():
+    rng = np.random.default_rng(7)
+    samples = rng.normal(0.8, 0.01, (2, 4_000, 5))
+    differences = samples[0] - samples[1]
+    interval = statistics.mean_interval(differences)
+    assert 0.015 < np.mean(interval.high < 0.0) < 0.035
+    same = statistics.paired_interval(samples[0, 0], samples[0, 0])
+    assert not statistics.negative_transfer(same)
+
+
+def test_arms_are_named_by_what_differs():
+    records = [
+        record("scratch"),
+        record("scratch", steps=2_400),
+        record("scratch", labels_per_class=None, steps=2_800),
+        record(hyperparameters={"learning_rate": 1e-3, "decay": 0.0}),
+        record(hyperparameters={"learning_rate": 1e-4, "decay": 0.0}),
+        record("ensemble", sources=["a", "b"]),
+        record("ensemble", sources=["a"]),
+        record("frozen_features"),
+    ]
+    assert list(statistics.arms(records)) == [
+        "scratch",
+        "scratch (4x steps)",
+        "fine_tuning (learning_rate=0.001)",
+        "fine_tuning (learning_rate=0.0001)",
+        "ensemble (from a+b)",
+        "ensemble (from a)",
+        "frozen_features",
+    ]
+    assert statistics.baseline_arm(records, "scratch") == "scratch"
+    assert statistics.baseline_arm(records, "nothing") is None
+    with pytest.raises(KTransferError, match="2 arms") as caught:
+        statistics.baseline_arm(records, "fine_tuning")
+    assert caught.value.name == "E_ARGUMENT"
+
+
+def test_settings_that_print_alike_stay_apart():
+    records = [
+        record(hyperparameters={"strength": strength})
+        for strength in (1, 1.0000001, 0.1)
+    ]
+    assert len(statistics.arms(records)) == 3
+
+
+def test_records_that_should_not_meet_are_refused():
+    records = [record(), record(seed=1, numerics="0000")]
+    with pytest.raises(KTransferError, match="numeric environments") as caught:
+        statistics.require_comparable(records)
+    assert caught.value.name == "E_RECORD"
+    assert statistics.require_comparable(records, mix=True) == 2
+    origins = [record(), record(seed=1, target_origin="MNIST-C10bg")]
+    with pytest.raises(KTransferError, match="different data"):
+        statistics.require_comparable(origins, mix=True)
+    assert statistics.require_comparable(sweep()) == 1

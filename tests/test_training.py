@@ -1,0 +1,300 @@
+"""`fit`: its order, its checks before and after, freezing, rates, resets."""
+
+import keras
+import numpy as np
+import pytest
+from conftest import small_backbone, small_source, small_task, weights_of
+from keras import layers, ops
+
+from ktransfer import training
+from ktransfer.data import Split
+from ktransfer.errors import Diverged, KTransferError
+from ktransfer.losses import cross_entropy
+from ktransfer.surgery import attach_head, blocks, classifier, freeze, unfreeze
+from ktransfer.training import epoch_order, fit, predict
+
+
+@pytest.fixture
+def task():
+    return small_task("target", 3)
+
+
+def build(seed=0, **options):
+    return attach_head(small_backbone(seed=seed, **options), 3, seed=seed)
+
+
+def train(model, task, steps=4, **options):
+    settings = {"learning_rate": 1e-2, "seed": 0, "batch_size": 16, **options}
+    fit(model, task.train, steps=steps, **settings)
+    return model
+
+
+def test_every_epoch_has_its_own_order_and_every_seed_its_own():
+    first = epoch_order(10, 6, 5, seed=0).reshape(3, 10)
+    assert all(sorted(epoch) == list(range(10)) for epoch in first.tolist())
+    assert len({tuple(epoch) for epoch in first.tolist()}) == 3
+    assert (first.ravel() == epoch_order(10, 6, 5, seed=0).ravel()).all()
+    assert (first.ravel() != epoch_order(10, 6, 5, seed=1).ravel()).any()
+    other = epoch_order(10, 6, 5, seed=0, name="source")
+    assert (first.ravel() != other.ravel()).any()
+
+
+def test_batches_are_full_even_when_they_outnumber_the_images():
+    order = epoch_order(3, 2, 8, seed=0)
+    assert order.shape == (2, 8)
+    assert np.bincount(order.ravel()).max() <= 6
+
+
+def test_the_same_call_gives_the_same_bits_and_another_seed_others(task):
+    first = weights_of(train(build(dropout=0.5), task))
+    assert weights_of(train(build(dropout=0.5), task)) == first
+    assert weights_of(train(build(dropout=0.5), task, seed=1)) != first
+
+
+def test_the_weights_do_not_depend_on_the_steps_a_call_takes(task, monkeypatch):
+    first = weights_of(train(build(dropout=0.5), task, steps=6))
+    monkeypatch.setattr(training, "CHUNK", 1)
+    assert weights_of(train(build(dropout=0.5), task, steps=6)) == first
+
+
+def test_one_step_of_sgd_is_the_gradient_times_the_rate(task):
+    model = build()
+    before = [v.numpy() for v in model.trainable_variables]
+    rows = epoch_order(48, 1, 16, seed=0)[0]
+    x, y = task.train.x[rows], task.train.y[rows]
+    train(model, task, steps=1, optimizer=keras.optimizers.SGD)
+    after = [v.numpy() for v in model.trainable_variables]
+    changes = [(b - a) / 1e-2 for b, a in zip(before, after)]
+    # An independent slope: finite differences of the loss at the start.
+    twin = build()
+    bias = twin.get_layer("logits").bias
+    start = bias.numpy()
+    for k in range(3):
+        losses = []
+        for step in (-1e-2, 1e-2):
+            bias.assign(start + step * np.eye(3, dtype="float32")[k])
+            losses.append(float(cross_entropy(y, twin(x))))
+        slope = (losses[1] - losses[0]) / 2e-2
+        assert changes[-1][k] == pytest.approx(slope, abs=2e-3)
+
+
+@pytest.mark.parametrize("normalised", [False, True])
+def test_frozen_is_frozen_and_trained_is_trained(task, normalised):
+    model = build(normalised=normalised)
+    freeze(blocks(model)["block1"])
+    before = weights_of(model)
+    train(model, task)
+    after = weights_of(model)
+    for path in before:
+        assert (before[path] == after[path]) == ("block1" in path), path
+
+
+def test_thawing_between_two_fits_takes_effect(task):
+    model = build()
+    freeze(model.layers[1])
+    frozen = weights_of(model)
+    train(model, task)
+    middle = weights_of(model)
+    assert all(frozen[p] == middle[p] for p in frozen if "block" in p)
+    unfreeze(model.layers[1])
+    train(model, task)
+    last = weights_of(model)
+    assert all(middle[p] != last[p] for p in middle)
+    freeze(model.layers[1])
+    train(model, task)
+    again = weights_of(model)
+    assert all(again[p] == last[p] for p in last if "block" in p)
+
+
+def test_a_broken_promise_is_an_error(task):
+    model = build()
+    freeze(blocks(model)["block1"])
+    thief = blocks(model)["block1"][0].kernel
+
+    def loss(labels, logits):
+        thief.assign(thief + 1.0)
+        return cross_entropy(labels, logits)
+
+    with pytest.raises(KTransferError, match="moved although frozen"):
+        train(model, task, loss=loss)
+
+    def unconnected(labels, logits):
+        return cross_entropy(labels, ops.stop_gradient(logits)) + ops.sum(
+            ops.square(model.get_layer("logits").bias - 1)
+        )
+
+    with pytest.raises((KTransferError, ValueError)):
+        train(build(), task, loss=unconnected)
+
+
+def test_a_run_that_blows_up_is_diverged(task):
+    with pytest.raises(Diverged):
+        train(
+            build(),
+            task,
+            steps=8,
+            learning_rate=1e30,
+            optimizer=keras.optimizers.SGD,
+        )
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        {"steps": -1},
+        {"steps": 1.5},
+        {"steps": True},
+        {"learning_rate": -1.0},
+        {"learning_rate": 0.0},
+        {"learning_rate": float("nan")},
+        {"learning_rate": "1e-3"},
+        {"batch_size": 0},
+    ],
+)
+def test_bad_numbers_are_refused(task, bad):
+    with pytest.raises(KTransferError) as caught:
+        train(build(), task, **bad)
+    assert caught.value.name == "E_ARGUMENT"
+    assert next(iter(bad)) in caught.value.message
+
+
+def test_the_learning_rate_has_no_default(task):
+    with pytest.raises(TypeError):
+        fit(build(), task.train, steps=1, seed=0)
+
+
+@pytest.mark.parametrize(
+    ("x", "y", "name"),
+    [
+        (np.zeros((4, 9, 9, 3), "uint8"), np.zeros(4, "int32"), "E_IMAGES"),
+        (np.zeros((0, 12, 12, 3), "uint8"), np.zeros(0, "int32"), "E_IMAGES"),
+        (np.full((4, 12, 12, 3), np.nan), np.zeros(4, "int32"), "E_IMAGES"),
+        (np.zeros((4, 12, 12, 3), "uint8"), np.full(4, 3), "E_LABELS"),
+        (np.zeros((4, 12, 12, 3), "uint8"), np.full(4, -1), "E_LABELS"),
+        (np.zeros((4, 12, 12, 3), "uint8"), np.full(4, 1.5), "E_LABELS"),
+        (np.zeros((4, 12, 12, 3), "uint8"), np.zeros(5, int), "E_LABELS"),
+    ],
+)
+def test_bad_data_are_refused(x, y, name):
+    with pytest.raises(KTransferError) as caught:
+        fit(build(), Split(x, y), steps=1, learning_rate=1e-3, seed=0)
+    assert caught.value.name == name
+
+
+@pytest.mark.parametrize("optimizer", ["SGD", "Adam"])
+def test_a_layer_with_its_own_rate_moves_by_that_rate(task, optimizer):
+    kind = getattr(keras.optimizers, optimizer)
+    plain, scaled = build(), build()
+    start = {v.path: v.numpy() for v in plain.variables}
+    train(plain, task, steps=1, optimizer=kind)
+    chosen = blocks(scaled)["block2"]
+    train(scaled, task, steps=1, optimizer=kind, rates=[(chosen, 1e-3)])
+    for v, w in zip(plain.variables, scaled.variables):
+        ratio = 0.1 if "block2" in v.path else 1.0
+        first, second = v.numpy() - start[v.path], w.numpy() - start[v.path]
+        np.testing.assert_allclose(second, ratio * first, atol=1e-7)
+
+
+def test_a_rate_for_no_layer_is_refused(task):
+    with pytest.raises(KTransferError, match="no layer"):
+        train(build(), task, rates=[([], 1e-3)])
+
+
+def test_an_input_named_progress_is_fed_the_share_done(task):
+    images = keras.Input((12, 12, 3), dtype="uint8", name="target")
+    progress = keras.Input((1,), name="progress")
+    logits = build()(images)
+    outputs = {"logits": logits, "progress": layers.Identity()(progress)}
+    model = keras.Model({"target": images, "progress": progress}, outputs)
+
+    def loss(labels, outputs):
+        tiny = 1e-9 * cross_entropy(labels, outputs["logits"])
+        return tiny + ops.mean(outputs["progress"])
+
+    training.ledger()
+    fit(
+        model,
+        {"target": task.train},
+        steps=5,
+        learning_rate=1e-2,
+        seed=0,
+        loss=loss,
+    )
+    ((_, mean),) = training.ledger()[0].curve
+    assert mean == pytest.approx(np.mean([0, 0.2, 0.4, 0.6, 0.8]))
+
+
+def test_a_remainder_of_steps_is_trained_too(task, monkeypatch):
+    first = weights_of(train(build(), task, steps=7))
+    monkeypatch.setattr(training, "CHUNK", 4)
+    training.ledger()
+    assert weights_of(train(build(), task, steps=7)) == first
+    assert [step for step, _ in training.ledger()[0].curve] == [4, 7]
+
+
+def test_two_streams_keep_the_order_of_the_first(task):
+    """A second data set leaves the batches of the target as they were."""
+    other = small_task("source", 3)
+    alone = train(build(), task)
+    images = {
+        name: keras.Input((12, 12, 3), dtype="uint8", name=name)
+        for name in ("target", "source")
+    }
+    paired = build()
+    second = attach_head(small_backbone(seed=5), 3, seed=5, name="second")
+    both = keras.Model(
+        images,
+        {
+            "target": paired(images["target"]),
+            "source": second(images["source"]),
+        },
+    )
+
+    def loss(labels, outputs):
+        return sum(cross_entropy(labels[n], outputs[n]) for n in outputs)
+
+    fit(
+        both,
+        {"target": task.train, "source": other.train},
+        steps=4,
+        learning_rate=1e-2,
+        seed=0,
+        batch_size=16,
+        loss=loss,
+    )
+    assert [v.numpy().tobytes() for v in alone.variables] == [
+        v.numpy().tobytes() for v in paired.variables
+    ]
+
+
+def test_predict_does_not_depend_on_the_number_of_images(task):
+    model = small_source(task).model
+    x = np.concatenate([task.train.x] * 6)[:261]
+    whole = predict(model, x)
+    assert whole.shape == (261, 3)
+    for n in (1, 7, 250):
+        assert predict(model, x[:n]).tobytes() == whole[:n].tobytes()
+
+
+def test_the_curve_is_the_loss_of_the_chunks(task):
+    training.ledger()
+    train(build(), task, steps=4)
+    (done,) = training.ledger()
+    assert [step for step, _ in done.curve] == [4]
+    assert 0.5 < done.curve[0][1] < 2.0
+    assert done.steps == 4 and done.cached == 0 and not done.compiled
+
+
+def test_no_steps_change_nothing(task):
+    model = build()
+    before = weights_of(model)
+    train(model, task, steps=0)
+    assert weights_of(model) == before
+
+
+def test_a_classifier_takes_raw_images_of_its_target():
+    target = small_task("target", 1)
+    model = classifier(small_backbone(), target, seed=0)
+    assert model.input.shape == (None, 12, 12, 1)
+    assert model.input.dtype == "uint8"
+    assert model.output.shape == (None, 3)
