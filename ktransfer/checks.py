@@ -90,7 +90,7 @@ def _check_whole(name, value, least):
     if not whole or value < least:
         raise KTransferError(
             "E_ARGUMENT",
-            f"{name} is {value!r}; expected a whole number of at least {least}.",
+            f"{name} is {value!r}; expected a whole number, at least {least}.",
         )
 
 

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import keras
 
 from ktransfer.layers import InferenceMode
-from ktransfer.surgery import inline, leaves
+from ktransfer.surgery import inline, leaves, node_of
 
 # Bytes of cached values above which a graph stays live. It is a constant and
 # not a setting, since a cached and a live run differ in their last bits.
@@ -64,7 +64,7 @@ def split(model):
         elif tensor in graph:
             raw[graph.name(tensor)] = tensor
         else:
-            pending += _node(tensor).input_tensors
+            pending += node_of(tensor).input_tensors
     # Sorted by position in the graph, so that names do not depend on ids.
     ordered = sorted(frontier.values(), key=lambda t: graph.rank(t))
     prefixes, rest_inputs = {}, {}
@@ -130,17 +130,12 @@ class _Graph:
             name = self.name(tensor)
             return _State(name != "progress", False, frozenset([name]))
         operation = tensor._keras_history.operation
-        states = [self.state(x) for x in _node(tensor).input_tensors]
+        states = [self.state(x) for x in node_of(tensor).input_tensors]
         return _State(
             _is_fixed(operation) and all(s.frozen for s in states),
             _has_weights(operation) or any(s.weighted for s in states),
             frozenset().union(*(s.origins for s in states)),
         )
-
-
-def _node(tensor):
-    operation, index, _ = tensor._keras_history
-    return operation._inbound_nodes[index]
 
 
 def _has_weights(operation):

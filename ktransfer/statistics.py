@@ -31,7 +31,7 @@ class Interval(NamedTuple):
     mean: float
     low: float
     high: float
-    count: int
+    count: int  # type: ignore[assignment]
 
 
 class Pairs(NamedTuple):

@@ -165,6 +165,12 @@ def cut(model, layer):
     return keras.Model(flat.input, outputs, name=model.name)
 
 
+def node_of(tensor):
+    """Return the graph node that made a symbolic `tensor`."""
+    operation, index, _ = tensor._keras_history
+    return operation._inbound_nodes[index]
+
+
 # Copying
 
 

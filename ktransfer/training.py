@@ -17,7 +17,7 @@ from ktransfer.data import Split
 from ktransfer.errors import Diverged, KTransferError
 from ktransfer.losses import cross_entropy
 from ktransfer.seeds import stream
-from ktransfer.surgery import leaves
+from ktransfer.surgery import inline, leaves, node_of
 
 # Steps that one compiled call takes. The weights do not depend on it.
 CHUNK = 50
@@ -136,6 +136,39 @@ def predict(model, images):
         for i in range(0, padded, _PREDICT_BATCH)
     ]
     return np.concatenate(found)[:n]
+
+
+def reestimate_statistics(model, images):
+    """Set BatchNorm's moving statistics to those of `images`, bottom up.
+
+    Each layer gets the mean and variance of its own input in inference mode,
+    the layers below being done already; variances are at least 1e-6. Mixed
+    weights need it, since mixed statistics belong to no network.
+
+    Args:
+        model: from raw images; its other variables stay.
+        images: `(n, height, width, channels)` uint8.
+    """
+    for layer in leaves(model):
+        if isinstance(layer, keras.layers.BatchNormalization):
+            flat = inline(model, tap=[layer.name])
+            (reached,) = node_of(flat.output[layer.name]).input_tensors
+            mean, variance = _moments(keras.Model(flat.input, reached), images)
+            layer.moving_mean.assign(mean)
+            layer.moving_variance.assign(np.maximum(variance, 1e-6))
+
+
+def _moments(model, images, batch=1000):
+    """Return mean and variance of each channel of the outputs, float64."""
+    count, total, squares = 0, 0.0, 0.0
+    for start in range(0, len(images), batch):
+        values = predict(model, images[start : start + batch])
+        values = values.reshape(-1, values.shape[-1]).astype("float64")
+        count += len(values)
+        total = total + values.sum(axis=0)
+        squares = squares + (values**2).sum(axis=0)
+    mean = total / count
+    return mean, squares / count - mean**2
 
 
 def epoch_order(n, steps, batch_size, seed, name="target"):

@@ -1,5 +1,6 @@
 """One thread, as in a worker, and a small world that all tests share."""
 
+import functools
 import os
 
 # Set before TensorFlow is loaded, so that its log stays quiet.
@@ -90,3 +91,29 @@ def small_backbone(shape=(12, 12, 3), seed=0, normalised=False, dropout=0.0):
 def weights_of(model):
     """Return the bytes of every weight, path -> bytes."""
     return {v.path: v.numpy().tobytes() for v in model.weights}
+
+
+@functools.cache
+def worlds(num_sources):
+    """Return small worlds (target, sources), the plainest first.
+
+    The sources of a world share one architecture and one initialisation;
+    they were trained a little, each on its own task. The second world
+    has BatchNorm, the third and fourth the target's own classes as source
+    (plain, then with BatchNorm), as domain adaptation needs.
+    """
+    found = []
+    for same_classes in (False, True):
+        for normalised in (False, True):
+            target = small_task("target", 1)
+            channels = 1 if same_classes else 3
+            names = ("source", "between", "beyond")[:num_sources]
+            tasks = [small_task(name, channels) for name in names]
+            if not same_classes:
+                tasks = [t._replace(labels=("a", "b", "c")) for t in tasks]
+            sources = [
+                small_source(task, normalised=normalised, steps=2 + number)
+                for number, task in enumerate(tasks)
+            ]
+            found.append((target, sources))
+    return found

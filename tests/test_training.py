@@ -10,7 +10,14 @@ from ktransfer import training
 from ktransfer.data import Split
 from ktransfer.errors import Diverged, KTransferError
 from ktransfer.losses import cross_entropy
-from ktransfer.surgery import attach_head, blocks, classifier, freeze, unfreeze
+from ktransfer.surgery import (
+    attach_head,
+    blocks,
+    classifier,
+    freeze,
+    leaves,
+    unfreeze,
+)
 from ktransfer.training import epoch_order, fit, predict
 
 
@@ -298,3 +305,29 @@ def test_a_classifier_takes_raw_images_of_its_target():
     assert model.input.shape == (None, 12, 12, 1)
     assert model.input.dtype == "uint8"
     assert model.output.shape == (None, 3)
+
+
+def test_statistics_are_those_of_the_images(task):
+    model = build(normalised=True)
+    train(model, task)
+    training.reestimate_statistics(model, task.train.x)
+    norms = [x for x in leaves(model) if hasattr(x, "moving_mean")]
+    x = task.train.x / 255.0
+    # The first layer's input by hand: a 3x3 convolution, same padding.
+    first = blocks(model)["block1"][0]
+    padded = np.pad(x, [(0, 0), (1, 1), (1, 1), (0, 0)])
+    kernel, out = first.kernel.numpy(), first.bias.numpy()
+    maps = np.zeros((*x.shape[:3], 4)) + out
+    for i in range(3):
+        for j in range(3):
+            maps += padded[:, i : i + 12, j : j + 12] @ kernel[i, j]
+    np.testing.assert_allclose(
+        norms[0].moving_mean, maps.mean((0, 1, 2)), atol=1e-5
+    )
+    np.testing.assert_allclose(
+        norms[0].moving_variance, maps.var((0, 1, 2)), atol=1e-5
+    )
+    # With the right statistics, training and inference mode agree.
+    np.testing.assert_allclose(
+        model(task.train.x, training=True), model(task.train.x), atol=1e-2
+    )

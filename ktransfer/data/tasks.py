@@ -105,7 +105,7 @@ def test_split(name):
 
 
 # pytest would take it for a test wherever a test module imports it by name.
-test_split.__test__ = False
+test_split.__test__ = False  # type: ignore[attr-defined]
 
 
 @contextlib.contextmanager

@@ -1,0 +1,44 @@
+"""Feature extraction: the source's features as they are, a head on them."""
+
+import numpy as np
+import pytest
+from conftest import small_source, small_task
+
+from ktransfer.errors import KTransferError
+from ktransfer.methods.feature.feature_extraction import transfer
+from ktransfer.surgery import adapt_input, cut, leaves, trainable_count
+
+
+@pytest.fixture
+def world():
+    source = small_source(small_task("source", 3), normalised=True, steps=3)
+    return small_task("target", 1), source
+
+
+def test_the_backbone_is_the_sources_bit_for_bit(world):
+    target, source = world
+    model = transfer(target, source, steps=4, seed=0, batch_size=16)
+    backbone, original = cut(model, "features"), cut(source.model, "features")
+    assert [v.numpy().tobytes() for v in backbone.variables] == [
+        v.numpy().tobytes() for v in original.variables
+    ]
+    seen = adapt_input(original, target.image_shape)(target.train.x)
+    np.testing.assert_array_equal(backbone(target.train.x), seen)
+
+
+@pytest.mark.parametrize(
+    ("layer", "width"), [("features", 8), ("block2", 3 * 3 * 6)]
+)
+def test_the_head_is_what_is_trained(world, layer, width):
+    target, source = world
+    model = transfer(
+        target, source, steps=2, seed=0, layer=layer, hidden_units=7
+    )
+    assert model.count_params() > trainable_count(model)
+    assert trainable_count(model) == (width + 1) * 7 + (7 + 1) * 3
+    assert leaves(model)[-1].name == "logits"
+
+
+def test_an_unknown_layer_names_the_nearest(world):
+    with pytest.raises(KTransferError, match="'features'"):
+        transfer(*world, steps=1, seed=0, layer="feature")

@@ -1,0 +1,44 @@
+"""Random features: the source's architecture, none of its weights, frozen."""
+
+from conftest import small_source, small_task
+
+from ktransfer.methods.baselines.random_features import transfer
+from ktransfer.methods.feature import feature_extraction
+from ktransfer.surgery import (
+    Source,
+    attach_head,
+    blocks,
+    copy_backbone,
+    cut,
+    fresh,
+)
+
+
+def bytes_of(model):
+    return [v.numpy().tobytes() for v in model.weights]
+
+
+def test_the_backbone_is_fresh_frozen_and_untouched():
+    target = small_task("target", 1)
+    source = small_source(small_task("source", 3), steps=3)
+    model = transfer(target, source, steps=4, seed=5, batch_size=16)
+    backbone = cut(model, "features")
+    expected = fresh(copy_backbone(source.model), 5)
+    assert bytes_of(backbone) == bytes_of(expected)
+    own, theirs = blocks(model), blocks(source.model)
+    for name in ("block1", "block2", "block3"):
+        kernel = own[name][0].kernel.numpy()
+        assert (kernel != theirs[name][0].kernel.numpy()).mean() > 0.99
+        assert not own[name][0].trainable
+
+
+def test_it_is_feature_extraction_from_a_source_with_these_weights():
+    target = small_task("target", 1)
+    source = small_source(small_task("source", 3), steps=3)
+    random = fresh(copy_backbone(source.model), 5)
+    untrained = Source(attach_head(random, 3, seed=0), source.task)
+    first = transfer(target, source, steps=4, seed=5, batch_size=16)
+    second = feature_extraction.transfer(
+        target, untrained, steps=4, seed=5, batch_size=16
+    )
+    assert bytes_of(first) == bytes_of(second)

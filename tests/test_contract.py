@@ -1,0 +1,191 @@
+"""The contract, asserted of every method that is found."""
+
+import ast
+import inspect
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+from conftest import worlds
+
+from ktransfer import data, methods, training
+from ktransfer.errors import KTransferError, NotApplicable
+from ktransfer.surgery import Source, leaves
+
+NAMES = sorted(methods.names())
+STEPS = 8
+
+
+def run(name, world, seed=0, **options):
+    target, sources = world
+    training.ledger()
+    with data.sealed():
+        return methods.load(name)(
+            target, *sources, steps=STEPS, seed=seed, **options
+        )
+
+
+def world_of(name):
+    """Return the first small world in which the method applies."""
+    reasons = []
+    for world in worlds(methods.describe(name).min_sources):
+        try:
+            return world, run(name, world)
+        except NotApplicable as error:
+            reasons.append(error.message)
+    raise AssertionError(f"{name} applies nowhere: {reasons}")
+
+
+def state(model):
+    return [v.numpy().tobytes() for v in model.weights]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_documentation_and_test_are_there(name):
+    about = methods.describe(name)
+    assert about.summary.endswith((".", ":")) and about.family
+    assert "https://" in about.citation
+    text = methods.path(name).read_text(encoding="utf-8")
+    assert len(text.splitlines()) <= 120
+    test = Path(__file__).parent / "methods" / f"test_{name}.py"
+    assert test.exists(), f"{name} has no test of its defining property"
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_it_is_described_as_python_sees_it(name):
+    signature = inspect.signature(methods.load(name))
+    keywords = {
+        p.name: p.default
+        for p in signature.parameters.values()
+        if p.kind is p.KEYWORD_ONLY and p.name not in ("steps", "seed")
+    }
+    about = methods.describe(name)
+    described = dict(about.hyperparameters)
+    if any(p.kind is p.VAR_KEYWORD for p in signature.parameters.values()):
+        described.pop("batch_size")
+    assert described == keywords
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_misspelt_hyperparameter_is_a_type_error(name):
+    least = methods.describe(name).min_sources
+    with pytest.raises(TypeError, match="temprature"):
+        run(name, worlds(least)[0], temprature=1)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_wrong_number_of_sources_is_refused_before_training(name):
+    about = methods.describe(name)
+    target, sources = worlds(max(about.min_sources, 1))[0]
+    wrong = [sources * 9] if about.max_sources is not None else []
+    wrong += [sources[: about.min_sources - 1]] if about.min_sources else []
+    for given in wrong:
+        with pytest.raises((TypeError, KTransferError)):
+            run(name, (target, given))
+        assert not training.ledger()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_contract(name, tmp_path):
+    (target, sources), model = world_of(name)
+    fits = training.ledger()
+    before = [state(source.model) for source in sources]
+    assert (
+        0 <= STEPS - sum(fit.steps for fit in fits) <= max(len(fits) - 1, 0)
+        or not fits
+    )
+
+    # Raw images to logits, of the target's classes.
+    x = target.train.x[:7]
+    assert model.input.dtype == "uint8"
+    assert tuple(model.input.shape[1:]) == target.image_shape
+    outputs = np.asarray(model(x))
+    assert outputs.shape == (7, target.num_classes)
+    assert np.isfinite(outputs).all()
+
+    # Nothing of the source is shared, nothing of it moved.
+    own = {id(v) for v in model.variables}
+    for source in sources:
+        assert not own & {id(v) for v in source.model.variables}
+
+    # What is saved is what is served.
+    model.save(tmp_path / "model.keras")
+    loaded = keras.saving.load_model(tmp_path / "model.keras")
+    np.testing.assert_allclose(loaded(x), outputs, rtol=1e-6, atol=1e-6)
+
+    # The same call gives the same bits; another seed gives others.
+    again = run(name, (target, sources))
+    assert state(again) == state(model)
+    if fits:
+        assert state(run(name, (target, sources), seed=1)) != state(model)
+    assert [state(source.model) for source in sources] == before
+    kinds = {type(leaf).__name__ for leaf in leaves(model)}
+    assert "Lambda" not in kinds, "a Lambda does not load safely"
+
+
+def _sources(file):
+    return ast.walk(ast.parse(file.read_text(encoding="utf-8")))
+
+
+def _imported(file):
+    for node in _sources(file):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield node.module or ""
+
+
+FILES = sorted(Path(methods.__file__).parents[1].rglob("*.py"))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_method_imports_no_method_and_touches_no_test_split(name):
+    file = methods.path(name)
+    assert not [m for m in _imported(file) if m.startswith("ktransfer.methods")]
+    words = {getattr(n, "attr", getattr(n, "id", "")) for n in _sources(file)}
+    assert not words & {"test_split", "compile", "callbacks"}
+
+
+def test_one_module_imports_tensorflow_one_writes_none_unpickles():
+    for file in FILES:
+        imported = [name.partition(".")[0] for name in _imported(file)]
+        assert "pickle" not in imported
+        if file.name != "backend.py":
+            assert "tensorflow" not in imported, file
+        for node in _sources(file):
+            if isinstance(node, ast.Call):
+                called = ast.unparse(node.func)
+                assert called not in ("eval", "exec", "yaml.load"), file
+                named = [keyword.arg for keyword in node.keywords]
+                assert "shell" not in named, file
+                if called == "open" and file.name != "files.py":
+                    mode = ast.unparse(node.args[1]) if node.args[1:] else "'r'"
+                    assert not set("wax+") & set(mode), file
+                last = called.rpartition(".")[2]
+                assert last not in ("write_text", "write_bytes"), file
+
+
+def test_only_evaluation_opens_the_test_split():
+    users = {
+        file.name
+        for file in FILES
+        if file.parent.name != "data"
+        for node in _sources(file)
+        if isinstance(node, ast.Attribute) and node.attr == "test_split"
+    }
+    assert users == {"cli.py", "execute.py", "sources.py"}
+
+
+def test_only_fit_compiles_and_fits():
+    for file in FILES:
+        for node in _sources(file):
+            if isinstance(node, ast.Attribute) and node.attr == "compile":
+                owner = ast.unparse(node.value)
+                assert file.name == "training.py" or owner == "re", file
+
+
+def test_a_world_is_what_it_says():
+    for target, sources in worlds(2):
+        assert all(isinstance(source, Source) for source in sources)
+        assert target.train.x.dtype == "uint8"
