@@ -22,8 +22,7 @@ def runs():
 
 
 def _run(method, seed):
-    count = methods.describe(method).min_sources
-    sources = ("letters", "letters_0to4_after_letters")[:count]
+    sources = methods.sources_for(method, "letters", "letters_5to9")
     return Run(
         experiment="quick",
         method=method,
@@ -32,8 +31,8 @@ def _run(method, seed):
         seed=seed,
         labels_per_class=LABELS_PER_CLASS,
         sources=sources,
-        source_seed=0 if count else None,
-        source_steps=SOURCE_STEPS if count else None,
+        source_seed=0 if sources else None,
+        source_steps=SOURCE_STEPS if sources else None,
     )
 
 

@@ -88,3 +88,43 @@ def product_rate(size=1024, repeats=5):
         tf.matmul(matrix, matrix).numpy()
         best = min(best, time.perf_counter() - start)
     return 2 * size**3 / best / 1e9
+
+
+def value_and_gradients(function, variables):
+    """Return `function()`, a scalar, and its gradients, one a variable.
+
+    It works inside a training step, where both are symbolic.
+
+    Args:
+        function: without arguments -> scalar, of `keras.ops` and models.
+        variables: Keras variables; zeros come back for one it does not reach.
+    """
+    watched = [variable.value for variable in variables]
+    with tf.GradientTape(watch_accessed_variables=False) as tape:
+        tape.watch(watched)
+        value = function()
+    found = tape.gradient(value, watched, unconnected_gradients="zero")
+    return value, found
+
+
+def gradients(function, variables):
+    """Return the compiled gradient of a scalar `function` by `variables`.
+
+    Args:
+        function: any number of tensors -> scalar, of `keras.ops` and models.
+        variables: Keras variables; zeros come back for one it does not reach.
+
+    Returns:
+        a function of the same arguments -> list of arrays, one a variable.
+    """
+
+    @tf.function
+    def compiled(*arguments):
+        return value_and_gradients(lambda: function(*arguments), variables)[1]
+
+    def gradient(*arguments):
+        # Tensors, since a Python number would be traced anew each time.
+        found = compiled(*map(tf.convert_to_tensor, arguments))
+        return [slope.numpy() for slope in found]
+
+    return gradient

@@ -68,6 +68,22 @@ def check_run(run):
             _check_layers(value, run.backbone)
 
 
+def check_data(planned):
+    """Load, and so check, the data of every run of `planned`.
+
+    Raises:
+        KTransferError: what `data.load` and `data.test_split` raise.
+    """
+    for target, labels in {(r.target, r.labels_per_class) for r in planned}:
+        data.load(target, labels)
+    for task in {t for r in planned for t in (r.target, *_tasks(r.sources))}:
+        data.digest(task)
+
+
+def _tasks(sources):
+    return [task for source in sources for task in source.split("_after_")]
+
+
 def _check_sources(run, about):
     least, most, given = about.min_sources, about.max_sources, len(run.sources)
     if given < least or (most is not None and given > most):
@@ -77,9 +93,8 @@ def _check_sources(run, about):
             f"{run.method} is given {given} sources; expected {expected}. "
             "Name each with --source.",
         )
-    for source in run.sources:
-        for task in source.split("_after_"):
-            data.check_name(task)
+    for task in _tasks(run.sources):
+        data.check_name(task)
     if run.sources:
         _check_whole("source_steps", run.source_steps, 1)
         _check_whole("source_seed", run.source_seed, 0)

@@ -17,6 +17,8 @@ from ktransfer import checks, data, execute, methods, report, runs
 from ktransfer.errors import EXIT_CODES, KTransferError, unknown
 
 _EXPERIMENTS = Path("experiments")
+# TensorFlow keeps some memory of every model, so workers are renewed.
+_RUNS_A_PROCESS = 30
 
 
 def main(arguments=None):
@@ -196,6 +198,7 @@ def _run(options):
     for run in planned:
         checks.check_run(run)
     runs.check_results_folder(options.results)
+    checks.check_data(planned)
     start = time.monotonic()
     count, failed = _sweep(planned, options)
     if experiment:
@@ -215,13 +218,22 @@ def _run(options):
 
 
 def _sweep(planned, options):
-    executor = execute.local_executor(min(options.jobs, len(planned)))
-    try:
-        return execute.sweep(
-            planned, options.results, executor, execute.print_line
-        )
-    finally:
-        execute.stop(executor)
+    stale = execute.missing(planned, options.results)
+    size = options.jobs * _RUNS_A_PROCESS
+    failed = 0
+    for start in range(0, len(stale), size):
+        executor = execute.local_executor(options.jobs)
+        try:
+            failed += execute.sweep(
+                stale[start : start + size],
+                options.results,
+                executor,
+                execute.print_line,
+                before=(start, len(stale)),
+            )[1]
+        finally:
+            execute.stop(executor)
+    return len(stale), failed
 
 
 def _single(options):

@@ -51,7 +51,16 @@ def _start_worker():
     backend.pin()
 
 
-def sweep(planned, results, executor, say=lambda line: None):
+def missing(planned, results):
+    """Return the runs of `planned` that have no fresh record."""
+    return [
+        run
+        for run in planned
+        if not runs.is_fresh(runs.find(results, run), run)
+    ]
+
+
+def sweep(planned, results, executor, say=lambda line: None, before=(0, 0)):
     """Carry out the runs of `planned` that have no fresh record.
 
     Sources come first, each once. A killed sweep goes on where it stopped.
@@ -62,29 +71,27 @@ def sweep(planned, results, executor, say=lambda line: None):
         executor: a `concurrent.futures` executor whose processes see
             `results` and the data.
         say: called with a line of progress.
+        before: (runs done, runs in all) of a longer sweep, for those lines.
 
     Returns:
         (number of runs carried out, number that failed).
     """
     runs.check_results_folder(results)
-    missing = [
-        run
-        for run in planned
-        if not runs.is_fresh(runs.find(results, run), run)
-    ]
-    for level in _source_levels(missing):
+    stale = missing(planned, results)
+    for level in _source_levels(stale):
         futures = {
             executor.submit(_ensure_source, results, p): p for p in level
         }
         for future in _completed(futures):
             say(_source_line(futures[future], future.result()))
-    futures = {executor.submit(carry_out, results, run): run for run in missing}
+    futures = {executor.submit(carry_out, results, run): run for run in stale}
     failed = 0
+    total = before[1] or len(stale)
     for done, future in enumerate(_completed(futures), start=1):
         record = future.result()
         failed += record["status"] == "failed"
-        say(_run_line(done, len(missing), record))
-    return len(missing), failed
+        say(_run_line(before[0] + done, total, record))
+    return len(stale), failed
 
 
 def _completed(futures):
@@ -98,9 +105,9 @@ def _completed(futures):
         ) from error
 
 
-def _source_levels(missing):
-    """Return the sources that `missing` needs: bases first, then the rest."""
-    needed = {p: None for run in missing for p in runs.pretrainings(run)}
+def _source_levels(stale):
+    """Return the sources that `stale` runs need: bases first, then the rest."""
+    needed = {p: None for run in stale for p in runs.pretrainings(run)}
     bases = {runs.before(p): None for p in needed if p.after}
     first = {**bases, **{p: None for p in needed if not p.after}}
     return [list(first), [p for p in needed if p.after]]

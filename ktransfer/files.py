@@ -44,7 +44,8 @@ def write(path, content):
     except OSError as error:
         raise _refusal(path, error) from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            temporary.unlink()
 
 
 def _write_new(path, content):

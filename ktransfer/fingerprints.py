@@ -43,7 +43,7 @@ def code(*starts):
         file, name = pending.pop()
         if (file, name) in seen:
             continue
-        module = _parsed(file, file.stat().st_mtime_ns)
+        module = _parsed(file)
         text, reached = module.reach(name)
         seen[file, name] = text
         pending += reached
@@ -54,7 +54,8 @@ def code(*starts):
 
 
 @functools.cache
-def _parsed(file, _version):
+def _parsed(file):
+    # Once a process: what runs is what was there when it started.
     return _Module(file)
 
 

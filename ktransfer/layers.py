@@ -47,3 +47,53 @@ class InferenceMode(keras.layers.Layer):
     def from_config(cls, config):
         model = keras.saving.deserialize_keras_object(config.pop("model"))
         return cls(model, **config)
+
+
+@keras.saving.register_keras_serializable("ktransfer")
+class FeatureNoise(keras.layers.Layer):
+    """Adds Gaussian noise in training; in inference it does nothing.
+
+    Keras's GaussianNoise refuses a deviation above 1, which features have.
+
+    Args:
+        deviation: standard deviation of the noise, at least 0.
+        seed: of the noise.
+    """
+
+    def __init__(self, deviation, seed, **kwargs):
+        super().__init__(**kwargs)
+        self.deviation = deviation
+        self.seed = seed
+        self.generator = keras.random.SeedGenerator(seed)
+
+    def call(self, inputs, training=False):
+        if not training:
+            return inputs
+        shape, dtype = ops.shape(inputs), inputs.dtype
+        noise = keras.random.normal(shape, dtype=dtype, seed=self.generator)
+        return inputs + self.deviation * noise
+
+    def compute_output_spec(self, inputs, training=False):
+        return keras.KerasTensor(inputs.shape, inputs.dtype)
+
+    def get_config(self):
+        own = {"deviation": self.deviation, "seed": self.seed}
+        return {**super().get_config(), **own}
+
+
+@keras.saving.register_keras_serializable("ktransfer")
+class Beside(keras.layers.Layer):
+    """Returns the second of two tensors: a frozen one, beside a live one.
+
+    `fit` turns what is frozen into inputs of the graph that it trains, and
+    Keras takes no such input for an output. A frozen tensor that the loss
+    reads therefore leaves its graph through here.
+    """
+
+    def call(self, inputs):
+        _, given = inputs
+        return given
+
+    def compute_output_spec(self, inputs):
+        _, given = inputs
+        return keras.KerasTensor(given.shape, given.dtype)

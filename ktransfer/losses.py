@@ -34,3 +34,12 @@ def softened_divergence(teacher_logits, logits, temperature):
     log_given = ops.log_softmax(logits / temperature, axis=-1)
     divergence = ops.sum(wanted * (log_wanted - log_given), axis=-1)
     return temperature**2 * ops.mean(divergence)
+
+
+def summed_cross_entropy(labels, logits):
+    """Return the sum over streams of each one's mean `cross_entropy`.
+
+    Args:
+        labels, logits: dictionaries by stream, of what `cross_entropy` takes.
+    """
+    return sum(cross_entropy(labels[name], logits[name]) for name in labels)

@@ -421,3 +421,17 @@ def check_same_shapes(model, arrays):
             f"the weights do not have the shapes of {model.name!r}; expected "
             "models of one architecture."
         )
+
+
+def keep_largest(array, share):
+    """Return `array` with all entries 0 but the `share` largest by magnitude.
+
+    Args:
+        array: of any shape; the entries kept are unchanged to the bit.
+        share: 0 to 1, of the entries, rounded to a whole number.
+    """
+    order = np.argsort(-np.abs(array), axis=None, kind="stable")
+    kept = order[: round(share * array.size)]
+    result = np.zeros_like(array)
+    result.flat[kept] = array.flat[kept]
+    return result

@@ -117,3 +117,22 @@ def worlds(num_sources):
             ]
             found.append((target, sources))
     return found
+
+
+@pytest.fixture
+def fitted(monkeypatch):
+    """A function module -> list that receives each model its `fit` trains."""
+
+    def watch(module):
+        from ktransfer.training import fit
+
+        models = []
+
+        def remembering(model, *args, **options):
+            models.append(model)
+            return fit(model, *args, **options)
+
+        monkeypatch.setattr(module, "fit", remembering)
+        return models
+
+    return watch

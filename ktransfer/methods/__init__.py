@@ -84,6 +84,20 @@ def describe(name):
     return _describe(name, file, file.stat().st_mtime_ns)
 
 
+def sources_for(name, first, second):
+    """Return the source names for `name` out of two tasks.
+
+    A method of one source gets `first`; one of several gets both. A method
+    that merges what was trained from a common base (one source by position,
+    then any number) gets `first` and `second` trained on from it.
+    """
+    about = describe(name)
+    if about.max_sources is None and about.min_sources > 1:
+        return (first, f"{second}_after_{first}")
+    several = about.max_sources is None or about.max_sources > 1
+    return (first, second) if several else (first,)[: about.max_sources]
+
+
 @functools.cache
 def _describe(name, file, _version):
     tree = ast.parse(file.read_text(encoding="utf-8"))

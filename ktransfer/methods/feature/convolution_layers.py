@@ -1,0 +1,80 @@
+"""A new convolution on the last feature map of the source, which is frozen.
+
+z = Dense(K)(mean over positions of relu(Conv2D(filters, kernel_size)(m(x)))),
+m the source up to its last map `(height, width, channels)`; the convolution
+keeps the size of the map. `filters` None takes as many as the map has
+channels. The defaults and the ReLU are ours.
+
+Row: M16 (article 001, section 3.1).
+Source: frozen layers as in Yosinski et al. 2014. https://arxiv.org/abs/1411.1792
+"""
+
+import keras
+from keras import layers
+
+from ktransfer.errors import NotApplicable
+from ktransfer.seeds import stream
+from ktransfer.surgery import (
+    adapt_input,
+    copy,
+    cut,
+    freeze,
+    head_layer,
+    node_of,
+)
+from ktransfer.training import fit
+
+
+def transfer(
+    target,
+    source,
+    *,
+    steps,
+    seed,
+    learning_rate=1e-3,
+    filters=None,
+    kernel_size=3,
+    **training,
+):
+    maps = copy(_up_to_the_last_map(source.model), name="backbone")
+    freeze(maps)
+    maps = adapt_input(maps, target.image_shape)
+    x = layers.Conv2D(
+        filters or maps.output.shape[-1],
+        kernel_size,
+        padding="same",
+        activation="relu",
+        kernel_initializer=keras.initializers.GlorotUniform(
+            stream(seed, "head", "new_conv")
+        ),
+        name="new_conv",
+    )(maps.output)
+    x = layers.GlobalAveragePooling2D(name="new_pool")(x)
+    logits = head_layer(target.num_classes, "logits", seed)(x)
+    model = keras.Model(maps.input, logits, name="convolution_layers")
+    fit(
+        model,
+        target.train,
+        steps=steps,
+        learning_rate=learning_rate,
+        seed=seed,
+        **training,
+    )
+    return model
+
+
+def _up_to_the_last_map(model):
+    """Return `model` up to the last 4-D tensor that a weight has touched."""
+    backbone = cut(model, "features")
+    pending = [backbone.output]
+    while pending:
+        tensor = pending.pop(0)
+        if len(tensor.shape) == 4:
+            maps = keras.Model(backbone.input, tensor)
+            if maps.weights:
+                return maps
+        pending += node_of(tensor).input_tensors
+    raise NotApplicable(
+        f"the source {model.name!r} has no feature map (height, width, "
+        "channels) below its features; expected a convolutional one."
+    )

@@ -1,0 +1,72 @@
+"""New Dense layers on top of the source's own Dense layers, which are kept.
+
+z = Dense(K)(Dense(hidden_units, relu)(psi(x))), psi being the source without
+its logits: convolutions and the Dense layers that followed them. All of psi
+is frozen; `train_source_dense` trains its Dense layers, and nothing else of
+it, with the new ones. The defaults are ours.
+
+Row: M15 (article 001, section 3.1).
+Source: Oquab et al. 2014. https://doi.org/10.1109/CVPR.2014.222
+"""
+
+import keras
+from keras import layers
+
+from ktransfer.errors import NotApplicable
+from ktransfer.surgery import (
+    adapt_input,
+    copy_backbone,
+    freeze,
+    head_layer,
+    leaves,
+    select,
+    unfreeze,
+)
+from ktransfer.training import fit
+
+
+def transfer(
+    target,
+    source,
+    *,
+    steps,
+    seed,
+    learning_rate=1e-3,
+    hidden_units=256,
+    train_source_dense=False,
+    **training,
+):
+    dense, last = _dense_layers(source.model)
+    kept = copy_backbone(source.model, layer=last)
+    freeze(kept)
+    if train_source_dense:
+        unfreeze(select(kept, dense))
+    kept = adapt_input(kept, target.image_shape)
+    # Not `head_hidden`, which is the name of the source's own layer.
+    x = head_layer(hidden_units, "new_hidden", seed, "relu")(kept.output)
+    logits = head_layer(target.num_classes, "logits", seed)(x)
+    model = keras.Model(kept.input, logits, name="dense_layers")
+    fit(
+        model,
+        target.train,
+        steps=steps,
+        learning_rate=learning_rate,
+        seed=seed,
+        **training,
+    )
+    return model
+
+
+def _dense_layers(model):
+    """Return names: the Dense layers between `features` and the logits, and
+    the last layer there."""
+    found = leaves(model)
+    start = [layer.name for layer in found].index("features") + 1
+    between = found[start:-1]
+    dense = [x.name for x in between if isinstance(x, layers.Dense)]
+    if not dense:
+        raise NotApplicable(
+            f"the source {model.name!r} has no Dense layer between its "
+            "features and its logits; expected at least one to build on."
+        )
+    return dense, between[-1].name

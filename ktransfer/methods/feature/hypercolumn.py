@@ -1,0 +1,57 @@
+"""Hypercolumn: the source's depths, pooled and joined, under a linear head.
+
+z = Dense(K)([n(f_1(x)); ...; n(f_L(x))]), f_l the frozen map at the end of
+block l, averaged over its positions, and n the normalisation of each image's
+values to mean 0 and variance 1, without which the deepest or the largest map
+would drown the others. n is LayerNorm without gain and shift: the Dense layer
+holds both. `blocks` names the blocks or layers that are tapped, None all of
+them (ours).
+
+Row: M17 (article 001, section 3.1).
+Source: Hariharan et al. 2015. https://arxiv.org/abs/1411.5752
+"""
+
+import keras
+from keras import layers
+
+from ktransfer import surgery
+from ktransfer.stages import probed
+
+
+def transfer(
+    target,
+    source,
+    *,
+    steps,
+    seed,
+    learning_rate=1e-3,
+    blocks=None,
+    **training,
+):
+    backbone = surgery.copy_backbone(source.model)
+    names = [blocks] if isinstance(blocks, str) else blocks
+    column = _column(backbone, names or list(surgery.blocks(backbone)))
+    return probed(
+        target,
+        column,
+        steps=steps,
+        seed=seed,
+        learning_rate=learning_rate,
+        **training,
+    )
+
+
+def _column(backbone, names):
+    """Return images -> the normalised means of the taps `names`, joined."""
+    tapped = surgery.inline(backbone, tap=names)
+    parts = []
+    for name, x in tapped.output.items():
+        if len(x.shape) == 4:
+            x = layers.GlobalAveragePooling2D(name=f"{name}_mean")(x)
+        normalise = layers.LayerNormalization(
+            center=False, scale=False, name=f"{name}_normalised"
+        )
+        parts.append(normalise(x))
+    if len(parts) > 1:
+        parts = [layers.Concatenate(name="column")(parts)]
+    return keras.Model(tapped.input, parts[0], name="hypercolumn")

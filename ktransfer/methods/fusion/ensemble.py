@@ -1,0 +1,113 @@
+"""Ensemble: the mean of what several fine-tuned sources believe.
+
+Each source is fine-tuned with its part of the steps; the logits of the result
+are the log of the weighted mean of the members' probabilities. `weights`
+"uniform" gives each member 1/n. "fitted" trains the members without some of
+the target's own images and takes the weights that are most likely on those,
+over the simplex (by expectation maximisation, which is convex here).
+
+Row: M22 (article 001, section 6.3).
+Source: Dietterich 2000. https://doi.org/10.1007/3-540-45014-9_1
+"""
+
+import keras
+import numpy as np
+from keras import layers, ops
+
+from ktransfer.errors import NotApplicable, unknown
+from ktransfer.stages import held_out, tuned
+from ktransfer.surgery import copy
+from ktransfer.training import predict
+
+
+def transfer(
+    target,
+    *sources,
+    steps,
+    seed,
+    learning_rate=1e-3,
+    weights="uniform",
+    **training,
+):
+    if weights not in ("uniform", "fitted"):
+        raise unknown("weighting", weights, ["uniform", "fitted"])
+    if not sources:
+        raise NotApplicable("no source is given; expected at least one.")
+    validation = None
+    if weights == "fitted" and len(sources) > 1:
+        target, validation = held_out(target, seed)
+    members = [
+        tuned(
+            target,
+            source,
+            steps=steps // len(sources),
+            seed=seed,
+            learning_rate=learning_rate,
+            **training,
+        )
+        for source in sources
+    ]
+    shares = [1 / len(members)] * len(members)
+    if validation:
+        shares = _fitted(members, validation)
+    return members[0] if len(members) == 1 else _joined(members, shares)
+
+
+def _joined(members, shares):
+    """Return one model of copies of the `members`: log of their mean."""
+    inputs = keras.Input(
+        members[0].input.shape[1:], dtype="uint8", name="images"
+    )
+    logits = [
+        copy(member, f"member_{number}")(inputs)
+        for number, member in enumerate(members, start=1)
+    ]
+    outputs = LogMeanProbability(shares, name="mean")(logits)
+    return keras.Model(inputs, outputs, name="ensemble")
+
+
+def _fitted(members, validation, rounds=200):
+    """Return the shares under which the labels are most likely."""
+    rows = np.arange(len(validation.y))
+    chances = np.stack(
+        [
+            np.asarray(ops.softmax(predict(m, validation.x)))[
+                rows, validation.y
+            ]
+            for m in members
+        ]
+    )
+    return _most_likely(chances.astype("float64") + 1e-12, rounds)
+
+
+def _most_likely(chances, rounds):
+    """Return the mixture, list of shares, of chances `(members, images)`."""
+    shares = np.full(len(chances), 1 / len(chances))
+    for _ in range(rounds):
+        joint = shares[:, None] * chances
+        shares = (joint / joint.sum(axis=0)).mean(axis=1)
+    return [float(share) for share in shares]
+
+
+@keras.saving.register_keras_serializable("ktransfer")
+class LogMeanProbability(layers.Layer):
+    """Logits of several models -> log of the weighted mean of their softmax.
+
+    Args:
+        shares: the weight of each input; they sum to 1.
+    """
+
+    def __init__(self, shares, **kwargs):
+        super().__init__(**kwargs)
+        self.shares = shares
+
+    def call(self, inputs):
+        # A share that has sunk to 0 stays finite in the log.
+        terms = [
+            ops.log_softmax(logits) + float(np.log(max(share, 1e-30)))
+            for logits, share in zip(inputs, self.shares)
+        ]
+        return ops.logsumexp(ops.stack(terms), axis=0)
+
+    def get_config(self):
+        return {**super().get_config(), "shares": self.shares}

@@ -1,0 +1,113 @@
+"""Weighted sum: the features of several frozen sources, added up.
+
+z = Dense(K)(g(sum of a_i P_i f_i(x))), with f_i the features of source i,
+P_i = Dense(shared_units) and a LayerNorm, and a the softmax of learned
+scalars, which start at a_i = 1/n. The result's layer `weights` holds them
+(`model.get_layer("weights").shares()`). `weights` fixes a instead, and a
+source of weight 0 is then left out. `activation` is g: "linear", "relu",
+"gelu" or "tanh". The P_i, a and the head are trained, the sources only if
+`tune_sources`; `shared_units` None leaves the P_i out. The defaults are ours.
+
+Row: M20 (article 001, section 3.6).
+Source: a as in Peters et al. 2018, ELMo. https://arxiv.org/abs/1802.05365
+"""
+
+import keras
+import numpy as np
+from keras import layers, ops
+
+from ktransfer.errors import KTransferError, NotApplicable
+from ktransfer.stages import projected, read_sources
+from ktransfer.surgery import head_layer
+from ktransfer.training import fit
+
+
+def transfer(
+    target,
+    *sources,
+    steps,
+    seed,
+    learning_rate=1e-3,
+    shared_units=64,
+    activation="relu",
+    weights=None,
+    tune_sources=False,
+    **training,
+):
+    sources, weights = _used(sources, weights)
+    images, features = read_sources(target, sources, tune=tune_sources)
+    if shared_units:
+        features = projected(features, shared_units, seed)
+    widths = sorted({x.shape[-1] for x in features})
+    if len(widths) > 1:
+        raise NotApplicable(
+            f"the sources have features of widths {widths}, which cannot be "
+            "added; give shared_units."
+        )
+    x = features[0]
+    if len(features) > 1:
+        x = SoftmaxSum(weights, name="weights")(features)
+    if activation != "linear":
+        x = layers.Activation(activation, name="activation")(x)
+    logits = head_layer(target.num_classes, "logits", seed)(x)
+    model = keras.Model(images, logits, name="weighted_sum")
+    fit(
+        model,
+        target.train,
+        steps=steps,
+        learning_rate=learning_rate,
+        seed=seed,
+        **training,
+    )
+    return model
+
+
+def _used(sources, weights):
+    """Return the sources whose fixed weight is not 0, and these weights."""
+    if weights is None:
+        return sources, None
+    good = len(weights) == len(sources) and min(weights) >= 0 < sum(weights)
+    if not good:
+        raise KTransferError(
+            "E_ARGUMENT",
+            f"weights are {weights!r}; expected {len(sources)} numbers >= 0, "
+            "one a source and not all 0.",
+        )
+    kept = [(s, w) for s, w in zip(sources, weights) if w]
+    return [s for s, _ in kept], [w for _, w in kept]
+
+
+@keras.saving.register_keras_serializable("ktransfer")
+class SoftmaxSum(layers.Layer):
+    """The sum of its inputs under the softmax of one scalar each.
+
+    Args:
+        weights: proportions, which are then not trained; None learns them,
+            from equal ones on.
+    """
+
+    def __init__(self, weights=None, **kwargs):
+        super().__init__(**kwargs)
+        self.fixed = weights
+        self.trainable = weights is None
+
+    def build(self, shapes):
+        start = np.log(self.fixed or np.ones(len(shapes)))
+        self.scalars = self.add_weight(
+            shape=(len(shapes),),
+            initializer=lambda shape, dtype: ops.convert_to_tensor(
+                start, dtype
+            ),
+            name="scalars",
+        )
+
+    def call(self, inputs):
+        shares = ops.softmax(self.scalars)
+        return sum(shares[i] * x for i, x in enumerate(inputs))
+
+    def shares(self):
+        """Return the weights of the sum, `(num_inputs,)`, which sum to 1."""
+        return np.asarray(ops.softmax(self.scalars))
+
+    def get_config(self):
+        return {**super().get_config(), "weights": self.fixed}

@@ -1,0 +1,100 @@
+"""Logic rules: the network is pulled towards its own rule-abiding version.
+
+q(y given x) is proportional to p(y given x) exp(-C (1 - r(x, y))): what p
+becomes when the rule r is imposed with `strictness` C. L = (1 - pi) CE(y, p)
++ pi CE(sg(q), p), pi = 1 - decay^t, t the passes over the labelled images so
+far, as in the authors' code. `rule` names r (ours, see ktransfer/rules.py), or
+a list of rules, whose 1 - r are summed:
+
+    "source_agreement"  p(y) / max p in the source's eyes
+    "likely_classes"    1 for `allowed_share` of the classes, the likeliest
+    "likely_mass"       1 for the likeliest classes that hold that share of p
+
+The network is the default one, fresh; what comes from the source comes by the
+rule. `decay` 1 trains it on the labels alone. The result answers with p, and
+with `imposed` True with q (it then holds a copy of the source).
+
+Row: M11 (article 002, section 3.3; article 004, section 2).
+Source: Hu et al. 2016. https://arxiv.org/abs/1603.06318
+"""
+
+import keras
+from keras import layers, ops
+
+from ktransfer import rules
+from ktransfer.layers import InferenceMode
+from ktransfer.losses import cross_entropy
+from ktransfer.stages import small_network
+from ktransfer.training import fit
+
+
+def transfer(
+    target,
+    source,
+    *,
+    steps,
+    seed,
+    learning_rate=1e-3,
+    rule="source_agreement",
+    strictness=6.0,
+    decay=0.95,
+    allowed_share=0.5,
+    imposed=False,
+    **training,
+):
+    names = [rule] if isinstance(rule, str) else list(rule)
+    for name in names:
+        rules.check(name, rules.RULES)
+    network = small_network(target, seed, name="network")
+    held = [rules.read(x, target, source, allowed_share) for x in names]
+    passes = steps * training.get("batch_size", 64) / len(target.train.y)
+
+    def loss(labels, outputs):
+        share = 1 - decay ** (passes * outputs["progress"][0, 0])
+        hard = cross_entropy(labels, outputs["logits"])
+        soft = _imitation(outputs["constrained"], outputs["logits"])
+        return (1 - share) * hard + share * soft
+
+    fit(
+        _timed(network, held, strictness) if decay < 1 else network,
+        target.train,
+        steps=steps,
+        learning_rate=learning_rate,
+        seed=seed,
+        loss=loss if decay < 1 else cross_entropy,
+        **training,
+    )
+    if not imposed:
+        return network
+    inputs = keras.Input(target.image_shape, dtype="uint8", name="images")
+    _, constrained = _read(inputs, network, held, strictness)
+    return keras.Model(inputs, constrained, name="imposed")
+
+
+def _read(inputs, network, held, strictness):
+    """Return the logits of p and of q, symbolic `(n, K)`."""
+    logits = constrained = network(inputs)
+    for number, rule in enumerate(held, start=1):
+        values = InferenceMode(rule, name=f"rule_{number}")(inputs)
+        constrained = constrained - strictness * (1 - values)
+    return logits, constrained
+
+
+def _timed(network, held, strictness):
+    """Return images and progress -> the logits of p and q, and progress."""
+    shape = network.input.shape[1:]
+    inputs = {
+        "target": keras.Input(shape, dtype="uint8", name="target"),
+        "progress": keras.Input((1,), name="progress"),
+    }
+    read = _read(inputs["target"], network, held, strictness)
+    outputs = dict(zip(("logits", "constrained"), read))
+    # Keras takes no input for an output.
+    outputs["progress"] = layers.Identity()(inputs["progress"])
+    return keras.Model(inputs, outputs)
+
+
+def _imitation(constrained, logits):
+    """Return CE(sg(q), p), a scalar, from the logits of q and of p."""
+    wanted = ops.stop_gradient(ops.softmax(constrained))
+    return -ops.mean(ops.sum(wanted * ops.log_softmax(logits), axis=-1))

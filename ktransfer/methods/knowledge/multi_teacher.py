@@ -1,0 +1,112 @@
+"""Several teachers: distillation from the mean of their softened answers.
+
+The wanted distribution is sum over i of w_i softmax(z_i / T): the teachers'
+probabilities are averaged, not their logits. The rest is distillation, with
+its `temperature` T and `strength`; each teacher that must be fine-tuned first
+takes an equal part of `teacher_share` of the steps. `weights`:
+
+    "uniform"              the same for each teacher
+    "validation_accuracy"  in proportion to the accuracy on images held out of
+                           the target's own, which no teacher then trains on
+    a list of numbers      one a teacher; those of weight 0 are left out
+
+All weights are scaled to sum to 1. Teachers may take other input shapes.
+
+Row: M10 (article 000, section 2.3), M14 (article 001, section 1).
+Source: You et al. 2017. https://doi.org/10.1145/3097983.3098135
+"""
+
+import keras
+import numpy as np
+from keras import ops
+
+from ktransfer.errors import NotApplicable, unknown
+from ktransfer.stages import distill, held_out, small_network, teacher
+from ktransfer.training import predict
+
+
+def transfer(
+    target,
+    *sources,
+    steps,
+    seed,
+    learning_rate=1e-3,
+    weights="uniform",
+    temperature=4.0,
+    strength=0.9,
+    teacher_share=0.5,
+    **training,
+):
+    _check(sources, weights)
+    training["learning_rate"] = learning_rate
+    taught, validation = target, None
+    if weights == "validation_accuracy":
+        taught, validation = held_out(target, seed)
+    teachers, left = [], steps
+    for number, source in enumerate(sources, start=1):
+        teach, rest = teacher(
+            taught,
+            source,
+            steps=steps,
+            share=teacher_share / len(sources),
+            seed=seed,
+            name=f"teacher_{number}",
+            **training,
+        )
+        teachers.append(teach)
+        left -= steps - rest
+    shares = _shares(weights, teachers, validation)
+    student = small_network(target, seed, name="student")
+    distill(
+        student,
+        target,
+        _mixture(teachers, shares, temperature),
+        steps=left,
+        seed=seed,
+        temperature=temperature,
+        strength=strength,
+        **training,
+    )
+    return student
+
+
+def _check(sources, weights):
+    if not sources:
+        raise NotApplicable("no source is given; expected at least one.")
+    if isinstance(weights, str):
+        if weights not in ("uniform", "validation_accuracy"):
+            names = ("uniform", "validation_accuracy")
+            raise unknown("choice of weights", weights, names)
+    elif len(weights) != len(sources) or min(weights) < 0 or not sum(weights):
+        raise NotApplicable(
+            f"weights {list(weights)} do not fit {len(sources)} teachers; "
+            "expected a number >= 0 for each, not all of them 0."
+        )
+
+
+def _shares(weights, teachers, validation):
+    if weights == "uniform":
+        weights = [1.0] * len(teachers)
+    elif weights == "validation_accuracy":
+        guesses = [predict(t, validation.x).argmax(-1) for t in teachers]
+        # One right answer more for each, so that they cannot all be 0.
+        weights = [1 + np.sum(g == validation.y) for g in guesses]
+    return np.asarray(weights, "float64") / np.sum(weights)
+
+
+def _mixture(teachers, shares, temperature):
+    """Return raw images -> T log of the mean of the softened probabilities.
+
+    As logits at this temperature they are that mean; a lone teacher is
+    returned as it is.
+    """
+    used = [(s, t) for s, t in zip(shares, teachers) if s > 0]
+    if len(used) == 1:
+        return used[0][1]
+    inputs = keras.Input(teachers[0].input.shape[1:], dtype="uint8")
+    terms = [
+        ops.log_softmax(t(inputs) / temperature) + float(np.log(s))
+        for s, t in used
+    ]
+    mixed = temperature * ops.logsumexp(ops.stack(terms), axis=0)
+    return keras.Model(inputs, mixed, name="mixture")

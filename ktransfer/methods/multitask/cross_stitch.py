@@ -1,0 +1,120 @@
+"""Cross-stitch: two towers that exchange a learned share after each block.
+
+x_t' = a_tt x_t + a_ts x_s and x_s' = a_st x_t + a_ss x_s, the a learned, one
+2x2 matrix a block. They start at `own_share` on the diagonal and 1 - own_share
+beside it (0.9 and 0.1: unverified in the paper). `learned` False keeps them
+there; an own_share of 1 then gives two single-task networks.
+
+The paper has two labels an image; here every image passes both towers and the
+head of its own task reads that task's tower, so the result holds both towers.
+`from_source` starts both at the source. BatchNorm as in hard sharing.
+
+Row: M24 (article 003).
+Source: Misra et al. 2016. https://arxiv.org/abs/1604.03539
+"""
+
+import keras
+
+from ktransfer.errors import NotApplicable
+from ktransfer.losses import summed_cross_entropy
+from ktransfer.stages import first_backbone, two_streams
+from ktransfer.surgery import assign, blocks, inline
+from ktransfer.training import fit, reestimate_statistics
+
+
+def transfer(
+    target,
+    source,
+    *,
+    steps,
+    seed,
+    learning_rate=1e-3,
+    own_share=0.9,
+    learned=True,
+    from_source=False,
+    **training,
+):
+    tower = first_backbone(source, seed=seed, from_source=from_source)
+    stitches = [
+        _CrossStitch(own_share, trainable=learned, name=f"{block}_stitch")
+        for block in blocks(tower)
+    ]
+    towers = _stitched(tower, _renamed(tower), stitches)
+    both = two_streams(target, source, *towers, seed=seed)
+    fit(
+        both,
+        {"target": target.train, "source": source.task.train},
+        steps=steps,
+        learning_rate=learning_rate,
+        seed=seed,
+        loss=summed_cross_entropy,
+        **training,
+    )
+    model = both.get_layer("target_network")
+    reestimate_statistics(model, target.train.x)
+    return model
+
+
+def _stitched(first, second, stitches):
+    """Return images -> features of `first`, and of `second`, both stitched."""
+    images = keras.Input(first.input.shape[1:], dtype="uint8", name="images")
+    x, y = images, images
+    pieces = zip(_pieces(first), _pieces(second), strict=True)
+    for number, (one, other) in enumerate(pieces):
+        x, y = one(x), other(y)
+        if number < len(stitches):
+            x, y = stitches[number]([x, y])
+    return [
+        keras.Model(images, x, name="target_towers"),
+        keras.Model(images, y, name="source_towers"),
+    ]
+
+
+def _pieces(tower):
+    """Return `tower` cut after every block, and the rest up to its output."""
+    flat = inline(tower, tap=[*blocks(tower), *tower.output_names])
+    starts = [flat.input, *flat.output.values()]
+    try:
+        return [
+            keras.Model(start, end, name=f"{tower.name}_{name}")
+            for start, (name, end) in zip(starts, flat.output.items())
+        ]
+    except ValueError as error:
+        raise NotApplicable(
+            f"the blocks of {tower.name!r} branch; expected a chain of blocks."
+        ) from error
+
+
+def _renamed(tower):
+    """Return a copy of `tower` whose layers are named `..._source`."""
+
+    def rename(layer):
+        name = f"{layer.name}_source"
+        return type(layer).from_config({**layer.get_config(), "name": name})
+
+    copied = keras.models.clone_model(tower, clone_function=rename)
+    copied.name = f"{tower.name}_source"
+    assign(copied, [variable.numpy() for variable in tower.variables])
+    return copied
+
+
+@keras.saving.register_keras_serializable("ktransfer")
+class _CrossStitch(keras.layers.Layer):
+    """Two tensors of equal shape -> two mixtures of them."""
+
+    def __init__(self, own_share=0.9, **kwargs):
+        super().__init__(**kwargs)
+        self.own_share = own_share
+
+    def build(self, shapes):
+        own, other = self.own_share, 1 - self.own_share
+        start = keras.initializers.Constant([[own, other], [other, own]])
+        self.shares = self.add_weight((2, 2), start, name="shares")
+
+    def call(self, features):
+        first, second = features
+        a = self.shares
+        return [a[i, 0] * first + a[i, 1] * second for i in (0, 1)]
+
+    def get_config(self):
+        return {**super().get_config(), "own_share": self.own_share}

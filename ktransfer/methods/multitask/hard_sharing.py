@@ -1,0 +1,62 @@
+"""Hard sharing: source and target are learned together on one backbone.
+
+L = target_weight CE(target) + source_weight CE(source), one head a task. Each
+step holds a full batch of either task as a stream of its own, so there are no
+rows without a label and nothing to mask: a mean is over that task's images,
+and a task of n images is seen steps x batch_size / n times. `from_source`
+starts the backbone at the source's features instead of fresh. A source_weight
+of 0 leaves the source out.
+
+In training a BatchNorm layer sees each stream by itself; its moving statistics
+mix both, so they are taken from the target's images at the end.
+
+Row: M23 (articles 002, 003).
+Source: Caruana 1997, Multitask Learning. https://doi.org/10.1023/A:1007379606734
+"""
+
+from ktransfer.losses import cross_entropy
+from ktransfer.stages import first_backbone, two_streams
+from ktransfer.training import fit, reestimate_statistics
+
+
+def transfer(
+    target,
+    source,
+    *,
+    steps,
+    seed,
+    learning_rate=1e-3,
+    source_weight=1.0,
+    target_weight=1.0,
+    from_source=False,
+    **training,
+):
+    backbone = first_backbone(source, seed=seed, from_source=from_source)
+    both = two_streams(target, source, backbone, backbone, seed=seed)
+    model = both.get_layer("target_network")
+
+    def alone(labels, logits):
+        return target_weight * cross_entropy(labels, logits)
+
+    def together(labels, outputs):
+        own = alone(labels["target"], outputs["target"])
+        other = cross_entropy(labels["source"], outputs["source"])
+        return own + source_weight * other
+
+    if source_weight:
+        trained, loss = both, together
+        data = {"target": target.train, "source": source.task.train}
+    else:
+        trained, loss, data = model, alone, target.train
+    fit(
+        trained,
+        data,
+        steps=steps,
+        learning_rate=learning_rate,
+        seed=seed,
+        loss=loss,
+        **training,
+    )
+    if source_weight:
+        reestimate_statistics(model, target.train.x)
+    return model

@@ -1,0 +1,51 @@
+"""Soft sharing: a tower for each task, and a pull between equal layers.
+
+L = CE(target) + CE(source) + strength x sum ||W_s - W_t||^2 over the weights
+of the backbones, paired by layer; the heads are free. Both towers have one
+architecture and start from the same weights: the source's features if
+`from_source`, else a fresh network. Strength 0 trains two single-task
+networks side by side; a very large one leaves the towers almost equal.
+
+Row: M24 (article 003).
+Source: Duong et al. 2015, Low Resource Dependency Parsing. https://doi.org/10.3115/v1/P15-2139
+"""
+
+from keras import ops
+
+from ktransfer.losses import summed_cross_entropy
+from ktransfer.stages import first_backbone, two_streams
+from ktransfer.training import fit
+
+
+def transfer(
+    target,
+    source,
+    *,
+    steps,
+    seed,
+    learning_rate=1e-3,
+    strength=1e-3,
+    from_source=False,
+    **training,
+):
+    towers = [
+        first_backbone(source, seed=seed, from_source=from_source)
+        for _ in ("target", "source")
+    ]
+    both = two_streams(target, source, *towers, seed=seed)
+    pairs = list(zip(*(t.trainable_variables for t in towers), strict=True))
+
+    def pulled(labels, outputs):
+        distance = sum(ops.sum(ops.square(w_s - w_t)) for w_t, w_s in pairs)
+        return summed_cross_entropy(labels, outputs) + strength * distance
+
+    fit(
+        both,
+        {"target": target.train, "source": source.task.train},
+        steps=steps,
+        learning_rate=learning_rate,
+        seed=seed,
+        loss=pulled if strength else summed_cross_entropy,
+        **training,
+    )
+    return both.get_layer("target_network")

@@ -1,0 +1,98 @@
+"""Uncertainty weighting: hard sharing whose task weights are learned too.
+
+L = sum over tasks of L_i / (2 exp s_i) + s_i / 2, s_i the log variance of task
+i, one learned number. A task's weight settles where exp(s_i) = L_i. Both start
+at `initial` (LibMTL's value); `learned` False keeps them there. They are never
+decayed and not in the result. `from_source` and BatchNorm as in hard sharing.
+
+Row: M23 (articles 002, 003).
+Source: Kendall, Gal and Cipolla 2018. https://arxiv.org/abs/1705.07115
+"""
+
+import keras
+from keras import ops
+
+from ktransfer.losses import cross_entropy
+from ktransfer.stages import first_backbone, two_streams
+from ktransfer.training import fit, reestimate_statistics
+
+
+def transfer(
+    target,
+    source,
+    *,
+    steps,
+    seed,
+    learning_rate=1e-3,
+    initial=-0.5,
+    learned=True,
+    from_source=False,
+    **training,
+):
+    backbone = first_backbone(source, seed=seed, from_source=from_source)
+    both = two_streams(target, source, backbone, backbone, seed=seed)
+    scales = {
+        name: _LogVariance(initial, trainable=learned, name=f"{name}_scale")
+        for name in both.output
+    }
+    outputs = {name: scales[name](x) for name, x in both.output.items()}
+
+    def loss(labels, outputs):
+        return sum(
+            _weighted(
+                cross_entropy(labels[name], outputs[name]), scale.log_variance
+            )
+            for name, scale in scales.items()
+        )
+
+    optimizer = training.pop("optimizer", keras.optimizers.Adam)
+    fit(
+        keras.Model(both.input, outputs),
+        {"target": target.train, "source": source.task.train},
+        steps=steps,
+        learning_rate=learning_rate,
+        seed=seed,
+        loss=loss,
+        optimizer=_without_decay(optimizer),
+        **training,
+    )
+    model = both.get_layer("target_network")
+    reestimate_statistics(model, target.train.x)
+    return model
+
+
+def _weighted(loss, log_variance):
+    return loss / (2 * ops.exp(log_variance)) + log_variance / 2
+
+
+def _without_decay(optimizer):
+    """Return `optimizer` that leaves log variances out of weight decay."""
+
+    def build(learning_rate):
+        fresh = optimizer(learning_rate)
+        fresh.exclude_from_weight_decay(var_names=["log_variance"])
+        return fresh
+
+    return build
+
+
+@keras.saving.register_keras_serializable("ktransfer")
+class _LogVariance(keras.layers.Layer):
+    """Logits as they are; the layer owns the log variance of their task."""
+
+    def __init__(self, initial=-0.5, **kwargs):
+        super().__init__(**kwargs)
+        self.initial = initial
+
+    def build(self, shape):
+        self.log_variance = self.add_weight(
+            shape=(),
+            initializer=keras.initializers.Constant(self.initial),
+            name="log_variance",
+        )
+
+    def call(self, logits):
+        return logits
+
+    def get_config(self):
+        return {**super().get_config(), "initial": self.initial}

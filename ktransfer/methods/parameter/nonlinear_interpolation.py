@@ -1,0 +1,75 @@
+"""Non-linear interpolation: a function of a mix of source and fresh weights.
+
+W = f(alpha W_s + (1 - alpha) W_0), f elementwise on the whole mix; then a new
+head, and all of it is trained. `function` names f, applied to each variable
+of the backbone but BatchNorm's:
+
+    "tanh"            tanh(W), which hardly changes small weights
+    "scaled_tanh"     s tanh(W / s) with s = scale x std(W)
+    "soft_threshold"  sign(W) max(|W| - threshold, 0)
+    "keep_largest"    the `share` of W largest by magnitude, the rest 0
+    "identity"        W
+
+BatchNorm's statistics are re-estimated on the target's images after f.
+`scale`, `threshold` and `share` are ours.
+
+Row: M5 (article 000, sections 2.1.2, 3.1.2 and 4.1.2).
+Source: nearest in print, Ash and Adams 2020. https://arxiv.org/abs/1910.08475
+"""
+
+import keras
+import numpy as np
+
+from ktransfer.errors import unknown
+from ktransfer.stages import fitted, mixed, refresh_statistics
+from ktransfer.surgery import keep_largest, leaves
+
+
+def transfer(
+    target,
+    source,
+    *,
+    steps,
+    seed,
+    learning_rate=1e-3,
+    alpha=0.5,
+    function="tanh",
+    scale=3.0,
+    threshold=0.01,
+    share=0.5,
+    **training,
+):
+    functions = {
+        "tanh": np.tanh,
+        "scaled_tanh": lambda w: _scaled_tanh(w, scale),
+        "soft_threshold": lambda w: w - np.clip(w, -threshold, threshold),
+        "keep_largest": lambda w: keep_largest(w, share),
+        "identity": None,
+    }
+    if function not in functions:
+        raise unknown("function", function, functions)
+    backbone = mixed(target, source, seed=seed, shares=(alpha, 1 - alpha))
+    if function != "identity":
+        _apply(functions[function], backbone)
+        refresh_statistics(target, backbone)
+    return fitted(
+        target,
+        backbone,
+        steps=steps,
+        seed=seed,
+        learning_rate=learning_rate,
+        **training,
+    )
+
+
+def _scaled_tanh(weights, scale):
+    """Return s tanh(w / s); equal weights have no spread and stay."""
+    spread = scale * weights.std()
+    return spread * np.tanh(weights / spread) if spread else weights
+
+
+def _apply(function, backbone):
+    for layer in leaves(backbone):
+        if not isinstance(layer, keras.layers.BatchNormalization):
+            for variable in layer.trainable_variables:
+                variable.assign(function(variable.numpy()))

@@ -1,0 +1,49 @@
+"""WiSE-FT: the mean, in weights, of a linear probe and of its fine-tuning.
+
+theta = (1 - alpha) theta_probe + alpha theta_tuned, over all weights with the
+head among them: theta_probe is the source's backbone under a fitted linear
+head, theta_tuned what becomes of that very model when all of it is trained.
+The probe takes `probe_share` of the steps (ours). Between the ends BatchNorm's
+statistics are re-estimated on the target's images.
+
+Source: Wortsman et al. 2022, WiSE-FT. https://arxiv.org/abs/2109.01903
+"""
+
+from ktransfer.stages import merge, probed
+from ktransfer.surgery import copy_backbone, unfreeze
+from ktransfer.training import fit
+
+
+def transfer(
+    target,
+    source,
+    *,
+    steps,
+    seed,
+    learning_rate=1e-3,
+    alpha=0.5,
+    probe_share=0.5,
+    **training,
+):
+    probing = int(steps * probe_share)
+    model = probed(
+        target,
+        copy_backbone(source.model),
+        steps=probing,
+        seed=seed,
+        learning_rate=learning_rate,
+        **training,
+    )
+    probe = [variable.numpy() for variable in model.weights]
+    unfreeze(model)
+    fit(
+        model,
+        target.train,
+        steps=steps - probing,
+        learning_rate=learning_rate,
+        seed=seed,
+        **training,
+    )
+    tuned = [variable.numpy() for variable in model.weights]
+    merge(target, model, [probe, tuned], [1 - alpha, alpha])
+    return model

@@ -1,0 +1,111 @@
+"""Attention transfer: maps of where, blind to scale and to channel order."""
+
+import numpy as np
+import pytest
+from conftest import small_source, small_task, weights_of
+
+from ktransfer import backbones, stages, training
+from ktransfer.errors import NotApplicable
+from ktransfer.methods.baselines import scratch
+from ktransfer.methods.knowledge import attention_transfer
+from ktransfer.methods.knowledge.attention_transfer import transfer
+from ktransfer.surgery import Source, attach_head
+
+
+@pytest.fixture(scope="module")
+def world():
+    return small_task("target", 1), small_source(small_task("source", 3))
+
+
+def attention(maps):
+    energy = attention_transfer._energy(np.asarray(maps, "float32"))
+    return np.asarray(attention_transfer._normalised(energy))
+
+
+def written_out(maps):
+    flat = (np.asarray(maps, "float64") ** 2).mean(-1).reshape(len(maps), -1)
+    return flat / np.sqrt((flat**2).sum(-1, keepdims=True))
+
+
+def test_attention_is_the_normalised_mean_of_squares():
+    rng = np.random.default_rng(0)
+    maps = rng.normal(size=(4, 5, 3, 6))
+    found = attention(maps)
+    np.testing.assert_allclose(found, written_out(maps), atol=1e-6)
+    shuffled = maps[..., rng.permutation(6)] * -7
+    np.testing.assert_allclose(attention(shuffled), found, atol=1e-6)
+    np.testing.assert_allclose((found**2).sum(-1), 1, rtol=1e-5)
+    # Not the map itself, flattened: other positions, other attention.
+    assert not np.allclose(attention(maps[:, ::-1]), found)
+
+
+def test_a_map_of_zeros_is_harmless():
+    assert (attention(np.zeros((2, 3, 3, 4))) == 0).all()
+
+
+def test_the_loss_is_the_written_formula(world, monkeypatch):
+    target, source = world
+    seen = {}
+    monkeypatch.setattr(
+        attention_transfer,
+        "fit",
+        lambda model, *args, **options: seen.update(options, model=model),
+    )
+    transfer(target, source, steps=1, seed=0)
+    outputs = seen["model"](target.train.x)
+    assert len(outputs["student"]) == len(outputs["teacher"]) == 3
+    logits = outputs["logits"].numpy().astype("float64")
+    log_sums = np.log(np.exp(logits).sum(-1))
+    hard = (log_sums - logits[np.arange(48), target.train.y]).mean()
+    apart = [
+        ((a.numpy().astype("float64") - b.numpy()) ** 2).mean()
+        for a, b in zip(outputs["student"], outputs["teacher"])
+    ]
+    found = float(seen["loss"](target.train.y, outputs))
+    assert found == pytest.approx(hard + 1000 * sum(apart), rel=1e-4)
+    # Equal maps leave the cross-entropy alone.
+    equal = {**outputs, "student": outputs["teacher"]}
+    assert float(seen["loss"](target.train.y, equal)) == pytest.approx(
+        hard, rel=1e-5
+    )
+
+
+def test_strength_zero_is_training_from_scratch(world):
+    target, source = world
+    options = {"steps": 2, "seed": 2, "batch_size": 8}
+    model = transfer(target, source, strength=0.0, **options)
+    plain = scratch.transfer(target, **options)
+    assert list(weights_of(model).values()) == list(weights_of(plain).values())
+
+
+def test_the_teachers_maps_are_computed_once(world):
+    target, source = world
+    training.ledger()
+    model = transfer(target, source, steps=2, seed=0, batch_size=8)
+    (fit,) = training.ledger()
+    # Pooled, the small source's maps have 6x6, 3x3 and 1x1 positions.
+    assert fit.cached == 36 + 9 + 1
+    start = stages.small_network(target, 0, name="student")
+    assert weights_of(model).keys() == weights_of(start).keys()
+
+
+def test_the_larger_map_is_averaged_over_areas():
+    maps = np.random.default_rng(0).normal(size=(2, 6, 5, 3)).astype("float32")
+    found = np.asarray(stages._pooled(maps, (3, 2)))
+    rows = maps.reshape(2, 3, 2, 5, 3).mean(2)
+    left = (rows[:, :, 0] + rows[:, :, 1] + rows[:, :, 2] / 2) / 2.5
+    np.testing.assert_allclose(found[:, :, 0], left, atol=1e-6)
+    np.testing.assert_allclose(found.mean((1, 2)), maps.mean((1, 2)), atol=1e-6)
+
+
+def test_a_source_without_maps_is_refused_before_training(world):
+    target, source = world
+    dense = Source(
+        attach_head(backbones.mlp((12, 12, 3)), 3, seed=0), source.task
+    )
+    training.ledger()
+    with pytest.raises(NotApplicable, match="no 4-D feature map"):
+        transfer(target, dense, steps=2, seed=0)
+    with pytest.raises(NotApplicable, match="block9.*block1"):
+        transfer(target, source, steps=2, seed=0, blocks=["block9"])
+    assert not training.ledger()

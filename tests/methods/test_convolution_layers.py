@@ -1,0 +1,69 @@
+"""Convolution layers: a new convolution reads the source's last map."""
+
+import numpy as np
+import pytest
+from conftest import small_source, small_task
+
+from ktransfer import backbones
+from ktransfer.errors import NotApplicable
+from ktransfer.methods.feature.convolution_layers import transfer
+from ktransfer.surgery import (
+    Source,
+    adapt_input,
+    attach_head,
+    cut,
+    node_of,
+    trainable_count,
+)
+
+
+@pytest.fixture(scope="module")
+def world():
+    source = small_source(small_task("source", 3), normalised=True, steps=3)
+    return small_task("target", 1), source
+
+
+def test_the_pretrained_layers_are_the_sources_bit_for_bit(world):
+    target, source = world
+    model = transfer(target, source, steps=4, seed=0, batch_size=16)
+    ours, theirs = cut(model, "block3_pool"), cut(source.model, "block3_pool")
+    assert [v.numpy().tobytes() for v in ours.variables] == [
+        v.numpy().tobytes() for v in theirs.variables
+    ]
+    seen = adapt_input(theirs, target.image_shape)(target.train.x)
+    np.testing.assert_array_equal(ours(target.train.x), seen)
+    assert trainable_count(model) == 8 * 9 * 8 + 8 + (8 + 1) * 3
+
+
+def map_below(model):
+    layer = model.get_layer("new_conv")
+    (reached,) = node_of(layer.output).input_tensors
+    return tuple(reached.shape[1:])
+
+
+@pytest.mark.parametrize(
+    ("name", "shape"),
+    [("convnet", (4, 4, 64)), ("vgg", (8, 8, 128)), ("resnet20", (8, 8, 64))],
+)
+def test_the_new_convolution_reads_the_last_map(name, shape):
+    backbone = getattr(backbones, name)()
+    task = small_task("source", 3, size=32)
+    source = Source(attach_head(backbone, 3, seed=0, hidden_units=6), task)
+    model = transfer(task, source, steps=0, seed=0)
+    assert map_below(model) == shape
+    kernel = model.get_layer("new_conv").kernel
+    assert kernel.shape == (3, 3, shape[-1], shape[-1])
+
+
+def test_filters_and_size_are_what_is_asked_for(world):
+    model = transfer(*world, steps=0, seed=0, filters=5, kernel_size=1)
+    assert map_below(model) == (1, 1, 8)
+    assert model.get_layer("new_conv").kernel.shape == (1, 1, 8, 5)
+
+
+def test_a_source_without_a_map_is_refused():
+    task = small_task("source", 3)
+    backbone = backbones.mlp(task.image_shape, units=(6, 4))
+    source = Source(attach_head(backbone, 3, seed=0), task)
+    with pytest.raises(NotApplicable, match="no feature map"):
+        transfer(small_task("target", 1), source, steps=1, seed=0)

@@ -1,0 +1,132 @@
+"""Distillation: Hinton's loss to the digit, and nothing but the student."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from conftest import small_backbone, small_source, small_task, weights_of
+
+from ktransfer import stages, training
+from ktransfer.layers import InferenceMode
+from ktransfer.losses import softened_divergence
+from ktransfer.methods.baselines import scratch
+from ktransfer.methods.knowledge.distillation import transfer
+from ktransfer.surgery import attach_head, blocks, copy, freeze
+
+
+@pytest.fixture(scope="module")
+def world():
+    return small_task("target", 1), small_source(small_task("source", 3))
+
+
+def softmax(z):
+    shares = np.exp(z - z.max(-1, keepdims=True))
+    return shares / shares.sum(-1, keepdims=True)
+
+
+def written_out(labels, teacher, student, temperature, strength):
+    p, q = softmax(teacher / temperature), softmax(student / temperature)
+    soft = (p * np.log(p / q)).sum(-1).mean() * temperature**2
+    hard = -np.log(softmax(student)[np.arange(len(labels)), labels]).mean()
+    return (1 - strength) * hard + strength * soft
+
+
+def test_strength_zero_is_training_from_scratch(world):
+    target, source = world
+    model = transfer(
+        target, source, steps=3, seed=2, strength=0.0, batch_size=8
+    )
+    plain = scratch.transfer(target, steps=3, seed=2, batch_size=8)
+    assert list(weights_of(model).values()) == list(weights_of(plain).values())
+
+
+def test_a_teacher_of_other_classes_takes_its_share_of_the_steps(world):
+    target, source = world
+    other = source._replace(task=source.task._replace(labels=("a", "b", "c")))
+    training.ledger()
+    model = transfer(target, other, steps=5, seed=2, strength=0.0, batch_size=8)
+    assert [fit.steps for fit in training.ledger()] == [2, 3]
+    plain = scratch.transfer(target, steps=3, seed=2, batch_size=8)
+    assert list(weights_of(model).values()) == list(weights_of(plain).values())
+
+
+@pytest.mark.parametrize("strength", [0.3, 1.0])
+def test_the_loss_is_the_written_formula(world, monkeypatch, strength):
+    target, source = world
+    seen = {}
+    monkeypatch.setattr(
+        stages, "fit", lambda *args, **options: seen.update(options)
+    )
+    transfer(target, source, steps=1, seed=0, strength=strength)
+    rng = np.random.default_rng(0)
+    teacher, student = rng.normal(0, 3, (2, 7, 3))
+    labels = rng.integers(0, 3, 7)
+    given = {
+        "teacher": teacher.astype("float32"),
+        "logits": student.astype("float32"),
+    }
+    expected = written_out(labels, teacher, student, 4.0, strength)
+    assert float(seen["loss"](labels, given)) == pytest.approx(
+        expected, rel=1e-5
+    )
+
+
+def test_a_constant_on_all_logits_changes_neither_loss_nor_gradient():
+    rng = np.random.default_rng(1)
+    teacher, student = rng.normal(0, 3, (2, 6, 5)).astype("float32")
+
+    def value_and_gradient(teacher, student):
+        z = tf.Variable(student)
+        with tf.GradientTape() as tape:
+            loss = softened_divergence(teacher, z, 4.0)
+        return float(loss), tape.gradient(loss, z).numpy()
+
+    loss, gradient = value_and_gradient(teacher, student)
+    for shift in (-10, 8):
+        moved = value_and_gradient(teacher + shift, student - shift)
+        assert moved[0] == pytest.approx(loss, rel=1e-5)
+        np.testing.assert_allclose(moved[1], gradient, atol=1e-6)
+    # T (q - p) / n: averaged over the batch and not over the classes.
+    expected = 4 * (softmax(student / 4) - softmax(teacher / 4)) / 6
+    np.testing.assert_allclose(gradient, expected, atol=1e-6)
+    assert float(softened_divergence(student, student, 4.0)) == 0
+
+
+def test_the_teacher_is_the_source_computed_once_and_untouched(world, fitted):
+    target, source = world
+    models = fitted(stages)
+    training.ledger()
+    model = transfer(target, source, steps=3, seed=0, batch_size=8)
+    (fit,) = training.ledger()
+    assert fit.cached == 3 and fit.steps == 3
+    teacher = models[0].get_layer("teacher")
+    assert isinstance(teacher, InferenceMode)
+    values = [v.numpy().tobytes() for v in teacher.weights]
+    assert values == list(weights_of(source.model).values())
+    assert (
+        weights_of(model).keys()
+        == weights_of(stages.small_network(target, 0)).keys()
+    )
+
+
+def test_the_student_runs_once_a_step(world):
+    target, _ = world
+    teach = attach_head(small_backbone((12, 12, 1), seed=4), 3, seed=4)
+    freeze(teach)
+    start = attach_head(small_backbone((12, 12, 1), normalised=True), 3, seed=0)
+    taught, plain = copy(start, "student"), copy(start)
+    options = {"steps": 1, "seed": 0, "batch_size": 8}
+    stages.distill(
+        taught, target, teach, temperature=4.0, strength=0.9, **options
+    )
+    training.fit(plain, target.train, learning_rate=1e-3, **options)
+    for name in ("block1", "block2", "block3"):
+        one, two = blocks(taught)[name][1], blocks(plain)[name][1]
+        np.testing.assert_allclose(one.moving_mean, two.moving_mean, rtol=1e-5)
+        assert np.abs(one.moving_mean.numpy()).max() > 0
+
+
+def test_a_teacher_of_other_images_is_adapted(world):
+    target, _ = world
+    larger = small_source(small_task("larger", 3, size=16))
+    model = transfer(target, larger, steps=1, seed=0, batch_size=8)
+    assert model.input.shape == (None, 12, 12, 1)

@@ -1,0 +1,111 @@
+"""Ensemble: the log of the mean of its members' probabilities."""
+
+import numpy as np
+import pytest
+from conftest import worlds
+from keras import ops
+
+from ktransfer import training
+from ktransfer.data import Split
+from ktransfer.errors import KTransferError, NotApplicable
+from ktransfer.methods.fusion.ensemble import _most_likely, transfer
+from ktransfer.methods.parameter import fine_tuning
+
+OPTIONS = {"seed": 5, "batch_size": 16}
+
+
+@pytest.fixture
+def world():
+    return worlds(2)[0]
+
+
+def chances(model, images):
+    return np.asarray(ops.softmax(model(images))).astype("float64")
+
+
+def bytes_of(model):
+    return [v.numpy().tobytes() for v in model.weights]
+
+
+@pytest.mark.parametrize("weights", ["uniform", "fitted"])
+def test_one_source_is_fine_tuning(world, weights):
+    target, (source, _) = world
+    model = transfer(target, source, steps=2, weights=weights, **OPTIONS)
+    tuned = fine_tuning.transfer(target, source, steps=2, **OPTIONS)
+    assert bytes_of(model) == bytes_of(tuned)
+    x = target.train.x[:5]
+    np.testing.assert_array_equal(model(x), tuned(x))
+
+
+def test_its_softmax_is_the_mean_of_the_members(world):
+    target, sources = world
+    training.ledger()
+    model = transfer(target, *sources, steps=4, **OPTIONS)
+    assert [fit.steps for fit in training.ledger()] == [2, 2]
+    x = target.train.x[:9]
+    members = [model.get_layer(f"member_{i}") for i in (1, 2)]
+    tuned = fine_tuning.transfer(target, sources[1], steps=2, **OPTIONS)
+    assert bytes_of(members[1]) == bytes_of(tuned)
+    wanted = np.mean([chances(member, x) for member in members], axis=0)
+    np.testing.assert_allclose(chances(model, x), wanted, rtol=1e-5)
+    np.testing.assert_allclose(model(x), np.log(wanted), rtol=1e-4, atol=1e-6)
+
+
+def test_equal_members_give_the_member(world):
+    target, (source, _) = world
+    model = transfer(target, source, source, steps=0, **OPTIONS)
+    x = target.train.x[:9]
+    member = model.get_layer("member_1")
+    np.testing.assert_allclose(chances(model, x), chances(member, x), rtol=1e-5)
+
+
+def test_fitted_weights_are_those_of_a_grid():
+    rng = np.random.default_rng(0)
+    found = rng.uniform(0.05, 1, (2, 40))
+    found[1, :25] *= 0.5
+    share, rest = _most_likely(found, 2000)
+    grid = np.linspace(0, 1, 2001)
+    scores = [np.log(a * found[0] + (1 - a) * found[1]).sum() for a in grid]
+    assert share == pytest.approx(grid[int(np.argmax(scores))], abs=1e-3)
+    assert share + rest == pytest.approx(1)
+
+
+def test_a_member_that_is_never_right_sinks_and_stays_finite():
+    shares = _most_likely(np.array([[0.9, 0.8], [1e-12, 1e-12]]), 200)
+    assert shares[0] == pytest.approx(1)
+    assert shares[1] >= 0 and sum(shares) == pytest.approx(1)
+
+
+def test_fitted_weights_are_held_out_from_the_members(world, monkeypatch):
+    from ktransfer.methods.fusion import ensemble
+
+    target, sources = world
+    sizes = []
+    tuned = ensemble.tuned
+    monkeypatch.setattr(
+        ensemble,
+        "tuned",
+        lambda task, source, **options: (
+            sizes.append(len(task.train.y)) or tuned(task, source, **options)
+        ),
+    )
+    model = transfer(target, *sources, steps=4, weights="fitted", **OPTIONS)
+    assert len(sizes) == 2 and set(sizes) == {39}
+    shares = model.get_layer("mean").shares
+    assert sum(shares) == pytest.approx(1) and min(shares) >= 0
+    x = target.train.x[:9]
+    members = [model.get_layer(f"member_{i}") for i in (1, 2)]
+    wanted = sum(s * chances(m, x) for s, m in zip(shares, members))
+    np.testing.assert_allclose(chances(model, x), wanted, rtol=1e-5)
+
+
+def test_one_image_a_class_leaves_nothing_to_fit_weights_on(world):
+    target, sources = world
+    few = target._replace(train=Split(target.train.x[:3], target.train.y[:3]))
+    with pytest.raises(NotApplicable, match="two labelled images"):
+        transfer(few, *sources, steps=2, weights="fitted", **OPTIONS)
+
+
+def test_other_weightings_are_refused(world):
+    with pytest.raises(KTransferError, match="fitted"):
+        transfer(world[0], *world[1], steps=2, weights="fited", **OPTIONS)

@@ -1,0 +1,172 @@
+"""Fisher merging: weights averaged by how much they matter to each source."""
+
+import json
+
+import keras
+import numpy as np
+import pytest
+from conftest import worlds
+from keras import ops
+
+from ktransfer import backbones
+from ktransfer.errors import NotApplicable
+from ktransfer.fisher import diagonal_fisher
+from ktransfer.methods.fusion import fisher_merging
+from ktransfer.methods.fusion.fisher_merging import _weighted_mean, transfer
+from ktransfer.surgery import (
+    Source,
+    attach_head,
+    copy,
+    copy_backbone,
+    cut,
+    leaves,
+)
+
+START = {"steps": 0, "seed": 5, "num_images": 3}
+
+
+@pytest.fixture
+def world():
+    return worlds(2)[1]
+
+
+def bytes_of(model):
+    return [v.numpy().tobytes() for v in model.weights]
+
+
+def layer_of(model, name):
+    (found,) = [x for x in leaves(model) if x.name == name]
+    return found
+
+
+def in_float64(model):
+    config = json.dumps(model.get_config()).replace("float32", "float64")
+    twin = keras.Model.from_config(json.loads(config))
+    for mine, theirs in zip(twin.variables, model.variables):
+        mine.assign(theirs.numpy().astype("float64"))
+    return twin
+
+
+def test_the_fisher_is_the_expected_squared_gradient(world):
+    """By finite differences of log p in float64, so small that no kink counts."""
+    model = copy(world[1][0].model)
+    names, images = ("logits", "block1_conv"), world[1][0].task.train.x[:4]
+    variables = [layer_of(model, name).bias for name in names]
+    found = diagonal_fisher(model, images, variables, num_images=9, seed=0)
+    twin = in_float64(model)
+
+    def log_chances():
+        logits = np.asarray(twin(images))
+        return logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
+
+    chances = np.exp(log_chances())
+    for name, fisher in zip(names, found):
+        variable = layer_of(twin, name).bias
+        assert fisher.shape == tuple(variable.shape)
+        assert (fisher >= 0).all() and fisher.dtype == "float64"
+        start = variable.numpy()
+        for k in range(3):
+            step = 1e-6 * np.eye(len(start))[k]
+            variable.assign(start + step)
+            slopes = log_chances()
+            variable.assign(start - step)
+            slopes = (slopes - log_chances()) / 2e-6
+            variable.assign(start)
+            wanted = (chances * slopes**2).sum(axis=1).mean()
+            assert fisher[k] == pytest.approx(wanted, rel=1e-4)
+
+
+def test_a_softmax_has_its_closed_form(world):
+    """With respect to the head's bias F_k is the mean of p_k (1 - p_k)."""
+    model = copy(world[1][0].model)
+    images = world[1][0].task.train.x
+    head = layer_of(model, "logits")
+    (found,) = diagonal_fisher(
+        model, images, [head.bias], num_images=48, seed=0
+    )
+    p = np.asarray(ops.softmax(model(images)))
+    np.testing.assert_allclose(found, (p * (1 - p)).mean(axis=0), rtol=1e-4)
+
+
+def test_the_labels_of_the_data_play_no_part(world):
+    target, sources = world
+    turned = [
+        source._replace(
+            task=source.task._replace(
+                train=source.task.train._replace(y=2 - source.task.train.y)
+            )
+        )
+        for source in sources
+    ]
+    one, other = (transfer(target, *x, **START) for x in (sources, turned))
+    assert bytes_of(one) == bytes_of(other)
+
+
+def test_the_mean_is_weighted_by_the_fishers():
+    rng = np.random.default_rng(0)
+    members = rng.normal(size=(3, 2, 4, 5)).astype("float32")
+    equal = np.full((3, 2, 4, 5), 0.7)
+    plain = np.mean(members.astype("float64"), axis=0)
+    np.testing.assert_allclose(
+        _weighted_mean(members, equal, 1e-8), plain, rtol=1e-6
+    )
+    # No information anywhere is equal information.
+    np.testing.assert_allclose(
+        _weighted_mean(members, 0 * equal, 1e-8), plain, rtol=1e-6
+    )
+    single = np.zeros((3, 2, 4, 5))
+    single[1] = 1.0
+    np.testing.assert_allclose(
+        _weighted_mean(members, single, 1e-8), members[1], atol=1e-6
+    )
+    any_weights = rng.uniform(size=(3, 2, 4, 5))
+    alike = np.broadcast_to(members[:1], members.shape)
+    np.testing.assert_allclose(
+        _weighted_mean(alike, any_weights, 1e-8), members[0], rtol=1e-6
+    )
+    np.testing.assert_allclose(
+        _weighted_mean(members, any_weights, 1e-8),
+        (any_weights * members).sum(0) / any_weights.sum(0),
+        rtol=1e-6,
+    )
+
+
+def test_all_weight_on_one_source_gives_it(world, monkeypatch):
+    target, sources = world
+    sizes = iter([0.0, 1.0])
+
+    def fisher(model, images, variables, **_):
+        size = next(sizes)
+        return [np.full(v.shape, size) for v in variables]
+
+    monkeypatch.setattr(fisher_merging, "diagonal_fisher", fisher)
+    model = transfer(target, *sources, **START)
+    backbone, wanted = cut(model, "features"), copy_backbone(sources[1].model)
+    for mine, theirs in zip(
+        backbone.trainable_variables, wanted.trainable_variables, strict=True
+    ):
+        np.testing.assert_allclose(mine, theirs, rtol=1e-6, atol=1e-7)
+
+
+def test_equal_sources_give_themselves(world):
+    target, (source, _) = world
+    wanted = copy_backbone(source.model)
+    alone = cut(transfer(target, source, **START), "features")
+    assert bytes_of(alone) == bytes_of(wanted)
+    twice = cut(transfer(target, source, source, **START), "features")
+    for mine, theirs in zip(
+        twice.trainable_variables, wanted.trainable_variables
+    ):
+        np.testing.assert_array_equal(mine, theirs)
+    for layer in leaves(twice):
+        if layer.name.endswith("_norm"):
+            assert (layer.moving_variance.numpy() > 0).all()
+
+
+def test_needs_are_named(world):
+    target, (source, _) = world
+    other = attach_head(backbones.mlp((12, 12, 3)), 3, seed=0)
+    with pytest.raises(NotApplicable, match="one architecture"):
+        transfer(target, source, Source(other, source.task), **START)
+    with pytest.raises(NotApplicable, match="no source"):
+        transfer(target, **START)

@@ -1,0 +1,122 @@
+"""FitNets: the hint trains the lower student; the regressor is left behind."""
+
+import numpy as np
+import pytest
+from conftest import small_backbone, small_source, small_task, weights_of
+
+from ktransfer import backbones, stages, training
+from ktransfer.errors import KTransferError, NotApplicable
+from ktransfer.methods.knowledge import distillation, fitnets
+from ktransfer.methods.knowledge.fitnets import transfer
+from ktransfer.surgery import (
+    Source,
+    attach_head,
+    blocks,
+    copy,
+    cut,
+    freeze,
+)
+
+
+@pytest.fixture(scope="module")
+def world():
+    return small_task("target", 1), small_source(small_task("source", 3))
+
+
+def test_the_teacher_itself_behind_an_identity_is_at_distance_zero():
+    target = small_task("target", 3)
+    guide = cut(small_backbone(), "block2")
+    freeze(guide)
+    hints = fitnets._hints(copy(guide), guide, seed=0)
+    regressor = hints.get_layer("regressor")
+    assert float(fitnets._distance(None, hints(target.train.x))) > 0
+    regressor.kernel.assign(np.eye(6))
+    outputs = hints(target.train.x)
+    assert outputs["student"].shape == (48, 3, 3, 6)
+    assert float(fitnets._distance(None, outputs)) == 0
+
+
+def test_the_distance_is_a_mean_of_squares():
+    rng = np.random.default_rng(0)
+    one, two = rng.normal(size=(2, 5, 3, 3, 4))
+    found = fitnets._distance(None, {"student": one, "teacher": two})
+    assert float(found) == pytest.approx(((one - two) ** 2).mean())
+
+
+def test_hint_share_zero_is_distillation(world):
+    target, source = world
+    options = {"steps": 2, "seed": 1, "batch_size": 8}
+    hinted = transfer(target, source, hint_share=0.0, **options)
+    plain = distillation.transfer(target, source, **options)
+    assert weights_of(hinted) == weights_of(plain)
+
+
+@pytest.mark.parametrize("block", ["block2", "features"])
+def test_the_hint_trains_up_to_its_block_and_no_further(world, block):
+    target, source = world
+    training.ledger()
+    model = transfer(
+        target,
+        source,
+        steps=2,
+        seed=1,
+        batch_size=8,
+        hint_block=block,
+        hint_share=1.0,
+    )
+    (fit,) = training.ledger()
+    assert fit.steps == 2 and fit.cached in (3 * 3 * 6, 8)
+    start = stages.small_network(target, 1, name="student")
+    # The regressor is not in the result.
+    assert weights_of(model).keys() == weights_of(start).keys()
+    moved = {
+        name
+        for name, layers in blocks(model).items()
+        if (
+            layers[0].kernel.numpy() != blocks(start)[name][0].kernel.numpy()
+        ).any()
+    }
+    above = {"block2": {"block3", "logits"}, "features": {"logits"}}[block]
+    assert moved == {"block1", "block2", "block3", "logits"} - above
+
+
+def test_the_steps_are_divided(world):
+    target, source = world
+    other = source._replace(task=source.task._replace(labels=("a", "b", "c")))
+    training.ledger()
+    transfer(target, other, steps=6, seed=1, batch_size=8)
+    assert [fit.steps for fit in training.ledger()] == [3, 1, 2]
+
+
+def test_the_student_runs_once_a_step():
+    target = small_task("target", 3)
+    below = cut(small_backbone(normalised=True, seed=1), "block2")
+    guide = cut(small_backbone(), "block2")
+    freeze(guide)
+    first = blocks(below)["block1"]
+    values = first[0](target.train.x / np.float32(255)).numpy()
+    training.fit(
+        fitnets._hints(below, guide, seed=0),
+        target.train,
+        steps=1,
+        learning_rate=1e-3,
+        seed=0,
+        batch_size=48,
+        loss=fitnets._distance,
+    )
+    np.testing.assert_allclose(
+        first[1].moving_mean, 0.01 * values.mean((0, 1, 2)), rtol=1e-3
+    )
+
+
+def test_a_block_that_is_not_there_is_refused_before_training(world):
+    target, source = world
+    dense = Source(
+        attach_head(backbones.mlp((12, 12, 3)), 3, seed=0), source.task
+    )
+    training.ledger()
+    with pytest.raises(NotApplicable, match="no hint block 'block2'"):
+        transfer(target, dense, steps=2, seed=0)
+    with pytest.raises(KTransferError, match="block3"):
+        transfer(target, source, steps=2, seed=0, hint_block="block33")
+    assert not training.ledger()

@@ -1,0 +1,74 @@
+"""Layer transfer: exactly the lowest blocks are the source's."""
+
+import pytest
+from conftest import worlds
+
+from ktransfer.errors import NotApplicable
+from ktransfer.methods.feature import linear_probe
+from ktransfer.methods.parameter import fine_tuning
+from ktransfer.methods.parameter.layer_transfer import transfer
+from ktransfer.methods.structure import structure_transfer
+from ktransfer.surgery import blocks, copy_backbone, fresh
+
+OPTIONS = {"steps": 3, "seed": 5, "batch_size": 16}
+
+
+def bytes_of(model):
+    return [v.numpy().tobytes() for v in model.weights]
+
+
+def block_bytes(model, name):
+    layers = blocks(model)[name]
+    return [v.numpy().tobytes() for layer in layers for v in layer.weights]
+
+
+@pytest.mark.parametrize(
+    ("num_blocks", "freeze_copied", "other"),
+    [
+        (3, True, linear_probe),
+        (3, False, fine_tuning),
+        (0, True, structure_transfer),
+    ],
+)
+def test_its_ends_are_other_methods(num_blocks, freeze_copied, other):
+    target, (source,) = worlds(1)[0]
+    model = transfer(
+        target,
+        source,
+        num_blocks=num_blocks,
+        freeze_copied=freeze_copied,
+        **OPTIONS,
+    )
+    same = other.transfer(target, source, **OPTIONS)
+    assert bytes_of(model) == bytes_of(same)
+
+
+@pytest.mark.parametrize("freeze_copied", [True, False])
+def test_exactly_the_copied_blocks_are_the_sources(freeze_copied):
+    target, (source,) = worlds(1)[1]
+    start, model = (
+        transfer(
+            target,
+            source,
+            num_blocks=2,
+            freeze_copied=freeze_copied,
+            **{**OPTIONS, "steps": steps},
+        )
+        for steps in (0, 3)
+    )
+    initial = fresh(copy_backbone(source.model), 5)
+    for name in ("block1", "block2"):
+        theirs = block_bytes(source.model, name)
+        assert block_bytes(start, name) == theirs
+        # Frozen (AnB) or tuned (AnB+), BatchNorm's statistics included.
+        assert (block_bytes(model, name) == theirs) == freeze_copied
+        for layer in blocks(model)[name]:
+            assert layer.trainable != freeze_copied
+    assert block_bytes(start, "block3") == block_bytes(initial, "block3")
+    assert block_bytes(model, "block3") != block_bytes(initial, "block3")
+
+
+def test_more_blocks_than_there_are_do_not_apply():
+    target, (source,) = worlds(1)[0]
+    with pytest.raises(NotApplicable, match="0 to 3.*block1, block2, block3"):
+        transfer(target, source, num_blocks=4, **OPTIONS)

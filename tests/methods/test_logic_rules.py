@@ -1,0 +1,143 @@
+"""Logic rules: q is p with the rule imposed, and the network follows it."""
+
+import numpy as np
+import pytest
+from conftest import small_source, small_task, weights_of
+
+from ktransfer import rules
+from ktransfer.errors import KTransferError
+from ktransfer.methods.baselines import scratch
+from ktransfer.methods.knowledge import logic_rules
+from ktransfer.methods.knowledge.logic_rules import transfer
+from ktransfer.stages import small_network
+from ktransfer.training import predict
+
+OPTIONS = {"steps": 3, "seed": 1, "batch_size": 8}
+
+
+def softmax(z):
+    z = np.asarray(z, "float64")
+    shares = np.exp(z - z.max(-1, keepdims=True))
+    return shares / shares.sum(-1, keepdims=True)
+
+
+@pytest.fixture(scope="module")
+def world():
+    task = small_task("source", 3)._replace(labels=("a", "b", "c"))
+    source = small_source(task)
+    # A source that is sure of what it says.
+    kernel = source.model.get_layer("logits").kernel
+    kernel.assign(kernel * 300)
+    return small_task("target", 1), source
+
+
+def p_and_q(world, **options):
+    """Return the answers of the untrained network, plain and imposed."""
+    target, source = world
+    imposed = transfer(target, source, steps=0, seed=1, imposed=True, **options)
+    plain = small_network(target, 1)
+    return (softmax(predict(m, target.train.x)) for m in (plain, imposed))
+
+
+@pytest.mark.parametrize("rule", rules.RULES)
+def test_q_is_p_times_the_exponential_of_the_violation(world, rule):
+    p, q = p_and_q(world, rule=rule)
+    values = predict(rules.read(rule, *world, 0.5), world[0].train.x)
+    expected = p * np.exp(-6 * (1 - values.astype("float64")))
+    expected /= expected.sum(-1, keepdims=True)
+    np.testing.assert_allclose(q, expected, atol=1e-6)
+    np.testing.assert_allclose(q.sum(-1), 1)
+    assert np.abs(p - q).max() > 1e-3
+
+
+def test_several_rules_add_up(world):
+    names = ["source_agreement", "likely_classes"]
+    p, q = p_and_q(world, rule=names)
+    values = sum(
+        predict(rules.read(name, *world, 0.5), world[0].train.x)
+        for name in names
+    )
+    expected = p * np.exp(-6 * (2 - values.astype("float64")))
+    expected /= expected.sum(-1, keepdims=True)
+    np.testing.assert_allclose(q, expected, atol=1e-6)
+
+
+def test_a_rule_that_always_holds_or_weighs_nothing_leaves_p(world):
+    for options in (
+        {"rule": "likely_classes", "allowed_share": 1.0},
+        {"strictness": 0.0},
+    ):
+        p, q = p_and_q(world, **options)
+        np.testing.assert_array_equal(p, q)
+
+
+def test_a_strict_rule_leaves_no_mass_on_forbidden_classes(world):
+    _, q = p_and_q(world, rule="likely_classes", strictness=100.0)
+    allowed = predict(
+        rules.read("likely_classes", *world, 0.5), world[0].train.x
+    )
+    assert allowed.min() == 0
+    assert q[allowed == 0].max() < 1e-30
+
+
+def test_without_imitation_it_is_training_from_scratch(world):
+    target, source = world
+    model = transfer(target, source, decay=1.0, **OPTIONS)
+    plain = scratch.transfer(target, **OPTIONS)
+    assert list(weights_of(model).values()) == list(weights_of(plain).values())
+
+
+def test_the_loss_is_the_written_formula(world, monkeypatch):
+    target, source = world
+    seen = {}
+    monkeypatch.setattr(
+        logic_rules, "fit", lambda *args, **options: seen.update(options)
+    )
+    transfer(target, source, steps=120, seed=0, batch_size=16)
+    rng = np.random.default_rng(0)
+    z, constrained = rng.normal(size=(2, 6, 3))
+    labels = rng.integers(0, 3, 6)
+    p, q = softmax(z), softmax(constrained)
+    hard = -np.log(p[np.arange(6), labels]).mean()
+    soft = -(q * np.log(p)).sum(-1).mean()
+    for done in (0.0, 0.25, 0.75):
+        # 120 steps of 16 images are 40 passes over 48.
+        share = 1 - 0.95 ** (40 * done)
+        outputs = {
+            "logits": np.float32(z),
+            "constrained": np.float32(constrained),
+            "progress": np.full((6, 1), done, "float32"),
+        }
+        expected = (1 - share) * hard + share * soft
+        found = float(seen["loss"](labels, outputs))
+        assert found == pytest.approx(expected, rel=1e-5)
+
+
+def test_p_and_q_come_from_one_network_and_are_told_apart(world):
+    target, source = world
+    plain = transfer(target, source, **OPTIONS)
+    imposed = transfer(target, source, imposed=True, **OPTIONS)
+    inner = imposed.get_layer("network")
+    assert weights_of(inner) == weights_of(plain)
+    p, q = (predict(m, target.train.x) for m in (plain, imposed))
+    assert np.abs(p - q).max() > 1e-3
+    # The plain result holds nothing of the source.
+    start = small_network(target, 1, name="network")
+    assert weights_of(plain).keys() == weights_of(start).keys()
+
+
+def test_the_imposed_network_saves_after_training(world, tmp_path):
+    import keras
+
+    target, source = world
+    model = transfer(target, source, imposed=True, **OPTIONS)
+    model.save(tmp_path / "model.keras")
+    loaded = keras.saving.load_model(tmp_path / "model.keras")
+    np.testing.assert_allclose(
+        loaded(target.train.x), model(target.train.x), atol=1e-6
+    )
+
+
+def test_an_unknown_rule_names_the_nearest(world):
+    with pytest.raises(KTransferError, match="'source_agreement'"):
+        transfer(*world, steps=1, seed=0, rule="source_agrement")

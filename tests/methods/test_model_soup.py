@@ -1,0 +1,133 @@
+"""Model soup: means of fine-tunings that start alike, the best kept."""
+
+import numpy as np
+import pytest
+from conftest import worlds
+
+from ktransfer import training
+from ktransfer.data import Split
+from ktransfer.errors import NotApplicable
+from ktransfer.methods.parameter import fine_tuning, model_soup
+from ktransfer.methods.parameter.model_soup import transfer
+from ktransfer.stages import held_out
+from ktransfer.surgery import assign, leaves
+from ktransfer.training import predict
+
+
+@pytest.fixture
+def world():
+    target, (source,) = worlds(1)[0]
+    return target, source
+
+
+def bytes_of(model):
+    return [v.numpy().tobytes() for v in model.weights]
+
+
+def test_one_member_is_fine_tuning(world):
+    options = {"steps": 3, "seed": 5, "batch_size": 16}
+    soup = transfer(*world, num_members=1, **options)
+    assert bytes_of(soup) == bytes_of(fine_tuning.transfer(*world, **options))
+
+
+def test_equal_members_give_that_member(world):
+    # Without a step all members are the start.
+    soup = transfer(*world, num_members=3, greedy=False, steps=0, seed=5)
+    start = fine_tuning.transfer(*world, steps=0, seed=5)
+    assert bytes_of(soup) == bytes_of(start)
+
+
+@pytest.fixture
+def seen(monkeypatch):
+    """What the soup's fits were given, and the weights they left."""
+    calls = []
+
+    def fit(model, data, **options):
+        start = [v.numpy() for v in model.weights]
+        training.fit(model, data, **options)
+        end = [v.numpy() for v in model.weights]
+        calls.append((start, end, len(data.y), options))
+
+    monkeypatch.setattr(model_soup, "fit", fit)
+    return calls
+
+
+def test_uniform_is_the_mean_of_members_from_one_start(world, seen):
+    training.ledger()
+    soup = transfer(*world, steps=9, seed=5, greedy=False, batch_size=16)
+    starts, ends, sizes, options = zip(*seen)
+    for start in starts[1:]:
+        for a, b in zip(starts[0], start):
+            np.testing.assert_array_equal(a, b)
+    for mine, *theirs in zip(soup.weights, *ends):
+        assert (theirs[0] != theirs[1]).any()
+        mean = np.mean(np.stack(theirs).astype("float64"), axis=0)
+        np.testing.assert_allclose(mine, mean, rtol=1e-6)
+    assert sizes == (48, 48, 48)
+    assert [x["learning_rate"] for x in options] == [1e-3, 5e-4, 2e-3]
+    assert len({x["seed"] for x in options}) == 3
+    assert [fit.steps for fit in training.ledger()] == [3, 3, 3]
+
+
+def test_greedy_is_never_below_its_best_member(world, seen):
+    target, source = world
+    options = {"steps": 30, "seed": 5, "learning_rate": 1e-2, "batch_size": 16}
+    soup = transfer(target, source, num_members=3, **options)
+    part, validation = held_out(target, 5)
+    # The members see nothing of what chooses among them.
+    assert {size for _, _, size, _ in seen} == {len(part.train.y)}
+    assert len(part.train.y) + len(validation.y) == 48
+
+    def accuracy(model):
+        guesses = predict(model, validation.x).argmax(-1)
+        return np.mean(guesses == validation.y)
+
+    reached = accuracy(soup)
+    weights = [v.numpy() for v in soup.weights]
+    best = 0
+    for _, end, _, _ in seen:
+        assign(soup, end)
+        best = max(best, accuracy(soup))
+    assert reached >= best
+    assert any(
+        np.allclose(np.mean([seen[i][1][0] for i in chosen], 0), weights[0])
+        for chosen in ([0], [1], [2], [0, 1], [0, 2], [1, 2], [0, 1, 2])
+    )
+
+
+def test_a_member_joins_only_if_the_mean_gets_strictly_better(monkeypatch):
+    """Members are the numbers 0, 4, 8, 2: 4 is best alone, 3 is better."""
+    right = {0: 5, 4: 9, 8: 7, 2: 8, 3: 10, 14 / 3: 10}
+    held = {}
+
+    def average(target, model, members):
+        held["mean"] = float(np.mean([m[0] for m in members]))
+
+    def guess(model, images):
+        count = right[held["mean"]]
+        return np.eye(2)[[1] * count + [0] * (10 - count)]
+
+    monkeypatch.setattr(model_soup, "_average", average)
+    monkeypatch.setattr(model_soup, "predict", guess)
+    validation = Split(np.zeros((10, 1)), np.ones(10, int))
+    members = [[0.0], [4.0], [8.0], [2.0]]
+    soup = model_soup._chosen(None, None, members, validation)
+    # With 2 the mean is 3; with 8 it is no better, with 0 worse.
+    assert soup == [[4.0], [2.0]]
+
+
+def test_a_mean_gets_statistics_of_its_own():
+    target, (source,) = worlds(1)[1]
+    soup = transfer(target, source, steps=4, seed=5, num_members=2)
+    single = transfer(target, source, steps=0, seed=5, num_members=1)
+    for mine, old in zip(leaves(soup), leaves(single)):
+        if mine.name.endswith("_norm"):
+            assert (mine.moving_variance.numpy() > 0).all()
+            assert (mine.moving_mean.numpy() != old.moving_mean.numpy()).all()
+
+
+def test_one_image_a_class_leaves_nothing_to_choose_by(world):
+    target, source = world
+    few = Split(target.train.x[:3], target.train.y[:3])
+    with pytest.raises(NotApplicable, match="two labelled images"):
+        transfer(target._replace(train=few), source, steps=6, seed=5)

@@ -1,0 +1,114 @@
+"""Soft sharing: two towers, pulled together and nothing else in common."""
+
+import keras
+import numpy as np
+import pytest
+from conftest import small_source, small_task
+
+from ktransfer.losses import summed_cross_entropy
+from ktransfer.methods.multitask import soft_sharing
+from ktransfer.methods.parameter import fine_tuning
+from ktransfer.stages import first_backbone, two_streams
+from ktransfer.surgery import cut
+from ktransfer.training import fit
+
+TOWERS = ("target_network", "source_network")
+
+
+@pytest.fixture(scope="module")
+def world():
+    source = small_source(small_task("source", 3, num_classes=2), steps=3)
+    return small_task("target", 1), source
+
+
+def state(model):
+    return [v.numpy().tobytes() for v in model.weights]
+
+
+def backbones(both):
+    """Return the arrays of the target's and of the source's backbone."""
+    return [
+        [v.numpy() for v in cut(both.get_layer(name), "features").weights]
+        for name in TOWERS
+    ]
+
+
+def distance(both):
+    pairs = zip(*backbones(both), strict=True)
+    return np.sqrt(sum(((a - b) ** 2).sum() for a, b in pairs))
+
+
+def test_without_strength_it_is_two_single_task_networks(world, fitted):
+    target, source = world
+    joint = fitted(soft_sharing)
+    options = {"steps": 5, "seed": 3, "batch_size": 16}
+    model = soft_sharing.transfer(
+        target, source, strength=0, from_source=True, **options
+    )
+    tuned = fine_tuning.transfer(target, source, **options)
+    assert state(model) == state(tuned)
+
+    towers = [first_backbone(source, seed=3, from_source=True)] * 2
+    both = two_streams(target, source, *towers, seed=3)
+    inputs = {"source": both.input["source"]}
+    alone = keras.Model(inputs, {"source": both.output["source"]})
+    fit(
+        alone,
+        {"source": source.task.train},
+        learning_rate=1e-3,
+        loss=summed_cross_entropy,
+        **options,
+    )
+    assert state(joint[0].get_layer("source_network")) == state(
+        both.get_layer("source_network")
+    )
+
+
+def test_both_towers_start_alike_and_share_nothing(world, fitted):
+    joint = fitted(soft_sharing)
+    model = soft_sharing.transfer(*world, steps=0, seed=0)
+    assert distance(joint[0]) == 0
+    other = joint[0].get_layer("source_network")
+    assert not {id(v) for v in model.weights} & {id(v) for v in other.weights}
+
+
+def test_the_distance_falls_with_strength(world, fitted):
+    joint = fitted(soft_sharing)
+    for strength in (0.0, 1.0, 10.0):
+        soft_sharing.transfer(
+            *world,
+            steps=30,
+            seed=0,
+            strength=strength,
+            learning_rate=0.02,
+            optimizer=keras.optimizers.SGD,
+            batch_size=16,
+            from_source=True,
+        )
+    free, pulled, tied = map(distance, joint)
+    assert free > pulled > tied > 0
+    assert tied < free / 3
+
+
+def test_the_pull_is_the_gradient_of_the_squared_distance(world, fitted):
+    joint = fitted(soft_sharing)
+    rate, strength = 0.1, 0.5
+    # The towers are equal at the first step, so the pull shows at the second.
+    for steps, given in ((1, strength), (2, 0.0), (2, strength)):
+        soft_sharing.transfer(
+            *world,
+            steps=steps,
+            seed=0,
+            strength=given,
+            learning_rate=rate,
+            optimizer=keras.optimizers.SGD,
+            batch_size=16,
+            from_source=True,
+        )
+    first, free, pulled = map(backbones, joint)
+    for w_t, w_s, *after in zip(*first, *free, *pulled, strict=True):
+        free_t, free_s, pulled_t, pulled_s = after
+        step = rate * strength * 2 * (w_t - w_s)
+        np.testing.assert_allclose(pulled_t - free_t, -step, atol=1e-6)
+        np.testing.assert_allclose(pulled_s - free_s, step, atol=1e-6)
+        assert np.abs(step).max() > 1e-5

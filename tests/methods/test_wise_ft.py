@@ -1,0 +1,66 @@
+"""WiSE-FT: a straight line from a linear probe to its fine-tuning."""
+
+import numpy as np
+import pytest
+from conftest import worlds
+
+from ktransfer.methods.feature import linear_probe
+from ktransfer.methods.parameter import fine_tuning
+from ktransfer.methods.parameter.wise_ft import transfer
+from ktransfer.stages import probed
+from ktransfer.surgery import copy_backbone, leaves, unfreeze
+from ktransfer.training import fit
+
+OPTIONS = {"steps": 4, "seed": 5, "batch_size": 16}
+
+
+@pytest.fixture
+def world():
+    target, (source,) = worlds(1)[1]
+    return target, source
+
+
+@pytest.fixture(scope="module")
+def path():
+    """The models at alpha 0, 0.25 and 1, with BatchNorm."""
+    target, (source,) = worlds(1)[1]
+    return [
+        transfer(target, source, alpha=alpha, **OPTIONS)
+        for alpha in (0, 0.25, 1)
+    ]
+
+
+def bytes_of(model):
+    return [v.numpy().tobytes() for v in model.weights]
+
+
+def test_alpha_0_is_the_linear_probe(world, path):
+    probe = linear_probe.transfer(*world, **{**OPTIONS, "steps": 2})
+    assert bytes_of(path[0]) == bytes_of(probe)
+
+
+def test_alpha_1_is_the_probe_fine_tuned(world, path):
+    target, source = world
+    backbone = copy_backbone(source.model)
+    tuned = probed(target, backbone, **{**OPTIONS, "steps": 2})
+    unfreeze(tuned)
+    fit(tuned, target.train, learning_rate=1e-3, **{**OPTIONS, "steps": 2})
+    assert bytes_of(path[2]) == bytes_of(tuned)
+
+
+def test_the_path_is_linear_in_every_variable(path):
+    for a, mixed, b in zip(*(model.weights for model in path)):
+        if "moving" not in mixed.path:
+            wanted = 0.75 * a.numpy().astype("float64") + 0.25 * b.numpy()
+            np.testing.assert_allclose(mixed, wanted, rtol=1e-5, atol=1e-7)
+    # Statistics belong to no mix; they are those of the mixed network.
+    for layer in leaves(path[1]):
+        if layer.name.endswith("_norm"):
+            assert (layer.moving_variance.numpy() > 0).all()
+
+
+def test_without_a_probe_alpha_1_is_fine_tuning():
+    target, (source,) = worlds(1)[0]
+    model = transfer(target, source, alpha=1, probe_share=0, **OPTIONS)
+    tuned = fine_tuning.transfer(target, source, **OPTIONS)
+    assert bytes_of(model) == bytes_of(tuned)

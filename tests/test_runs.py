@@ -1,0 +1,174 @@
+"""Records: their place, their order, and every way in which one is refused."""
+
+import json
+import os
+
+import pytest
+
+from ktransfer import runs
+from ktransfer.errors import KTransferError
+from ktransfer.runs import Run
+
+RUN = Run(
+    experiment="trial",
+    method="fine_tuning",
+    target="digits",
+    steps=60,
+    seed=2,
+    labels_per_class=10,
+    sources=("letters",),
+    source_seed=1,
+    source_steps=400,
+    hyperparameters=(("learning_rate", 1e-3),),
+)
+
+
+def record(run=RUN, **fields):
+    return {
+        **runs.as_fields(run),
+        "status": "ok",
+        "fingerprint": "0" * 64,
+        "test_accuracy": 0.5,
+        **fields,
+    }
+
+
+def file_of(results):
+    return runs.record_path(results, RUN)
+
+
+def test_path_and_fields_lead_back_to_the_run(tmp_path):
+    path = file_of(tmp_path)
+    assert path.relative_to(tmp_path).as_posix() == (
+        "trial/records/letters-digits/fine_tuning.jsonl"
+    )
+    assert runs.from_fields(json.loads(json.dumps(runs.as_fields(RUN)))) == RUN
+    two = RUN._replace(sources=("letters", "digits_after_letters"))
+    assert "letters+digits_after_letters-digits" in str(
+        runs.record_path(tmp_path, two)
+    )
+    none = RUN._replace(sources=())
+    assert "none-digits" in str(runs.record_path(tmp_path, none))
+
+
+@pytest.mark.parametrize("name", ["../../x", "a/b", "a\0b", "-rf", "", "a-b"])
+def test_names_cannot_leave_their_folder(tmp_path, name):
+    with pytest.raises(KTransferError) as caught:
+        runs.record_path(tmp_path, RUN._replace(target=name))
+    assert caught.value.name == "E_ARGUMENT"
+
+
+def test_lines_are_sorted_and_a_run_has_one(tmp_path):
+    for seed, labels in ((3, None), (1, 100), (1, 10), (0, 100), (1, 10)):
+        run = RUN._replace(seed=seed, labels_per_class=labels)
+        runs.write(tmp_path, record(run, test_accuracy=0.1 * seed))
+    found = runs.read(file_of(tmp_path))
+    places = [(r["labels_per_class"], r["seed"]) for r in found]
+    assert places == [(10, 1), (100, 0), (100, 1), (None, 3)]
+
+
+def test_the_order_of_writing_leaves_no_trace(tmp_path):
+    several = [RUN._replace(seed=seed) for seed in range(3)]
+    for folder, order in (
+        (tmp_path / "a", several),
+        (tmp_path / "b", several[::-1]),
+    ):
+        for run in order:
+            runs.write(folder, record(run))
+    assert (
+        file_of(tmp_path / "a").read_bytes()
+        == file_of(tmp_path / "b").read_bytes()
+    )
+
+
+def test_not_a_number_is_not_written(tmp_path):
+    with pytest.raises(ValueError):
+        runs.write(tmp_path, record(test_accuracy=float("nan")))
+    assert not file_of(tmp_path).exists()
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda text: text.replace('"test_accuracy":0.5', '"test_accuracy":0.9'),
+        lambda text: text[: len(text) // 2],
+        lambda text: text + text,
+        lambda text: text.replace('"schema":1', '"schema":2'),
+        lambda text: "[" * 100_000,
+        lambda text: "{}\n",
+    ],
+)
+def test_a_spoilt_line_is_refused_and_kept(tmp_path, spoil):
+    runs.write(tmp_path, record())
+    path = file_of(tmp_path)
+    spoilt = spoil(path.read_text(encoding="utf-8"))
+    path.write_text(spoilt, encoding="utf-8")
+    with pytest.raises(KTransferError) as caught:
+        runs.read(path)
+    assert (
+        caught.value.name == "E_RECORD"
+        and "line 1" in caught.value.message
+        or ("line 2" in caught.value.message)
+    )
+    with pytest.raises(KTransferError):
+        runs.write(tmp_path, record())
+    assert path.read_text(encoding="utf-8") == spoilt
+
+
+def test_a_record_in_the_wrong_place_is_refused(tmp_path):
+    runs.write(tmp_path, record())
+    moved = file_of(tmp_path).with_name("scratch.jsonl")
+    file_of(tmp_path).rename(moved)
+    with pytest.raises(KTransferError, match="wrong place"):
+        runs.read(moved)
+
+
+def test_freshness_is_the_fingerprint_and_not_the_time(tmp_path):
+    fresh = record(fingerprint=runs.fingerprint(RUN))
+    runs.write(tmp_path, fresh)
+    os.utime(file_of(tmp_path), (0, 0))
+    assert runs.is_fresh(runs.find(tmp_path, RUN), RUN)
+    assert not runs.is_fresh(record(), RUN)
+    assert not runs.is_fresh({**fresh, "status": "failed"}, RUN)
+    assert not runs.is_fresh(None, RUN)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"seed": 3},
+        {"steps": 61},
+        {"target": "digits_0to4"},
+        {"source_steps": 401},
+        {"source_seed": 2},
+        {"method": "scratch", "sources": ()},
+        {"hyperparameters": ()},
+    ],
+)
+def test_everything_that_moves_a_number_moves_the_fingerprint(change):
+    assert runs.fingerprint(RUN) != runs.fingerprint(RUN._replace(**change))
+
+
+def test_the_experiments_name_and_file_times_do_not(monkeypatch):
+    assert runs.fingerprint(RUN) == runs.fingerprint(
+        RUN._replace(experiment="b")
+    )
+    before = runs.fingerprint(RUN)
+    monkeypatch.setenv("TF_ENABLE_ONEDNN_OPTS", "0")
+    assert runs.fingerprint(RUN) != before
+
+
+def test_a_derived_source_knows_its_base():
+    run = RUN._replace(sources=("letters", "digits_after_letters"))
+    base, derived = runs.pretrainings(run)
+    assert runs.before(base) is None
+    assert runs.before(derived) == base
+    assert derived.task == "digits"
+
+
+def test_collect_marks_stale_records(tmp_path):
+    runs.write(tmp_path, record())
+    other = RUN._replace(seed=9)
+    runs.write(tmp_path, record(other, fingerprint=runs.fingerprint(other)))
+    found = runs.collect(tmp_path, [RUN, other, RUN._replace(seed=10)])
+    assert [(r["seed"], r["stale"]) for r in found] == [(2, True), (9, False)]
