@@ -6,7 +6,7 @@ BIN := .venv/bin
 
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
-.PHONY: help install quick cifar10-mnist list report test lint format clean
+.PHONY: help install quick cifar10-mnist list readme report test lint format clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -29,6 +29,9 @@ cifar10-mnist: $(BIN)/.core ## the headline: CIFAR-10 to MNIST, an hour or two
 
 list: $(BIN)/.core ## the methods, with the paper of each
 	$(BIN)/ktransfer list methods
+
+readme: $(BIN)/.core ## put the table of methods into README
+	$(BIN)/ktransfer list methods --into README.md
 
 report: $(BIN)/.core ## draw the headline again from its committed records
 	$(BIN)/ktransfer report cifar10-mnist --results '$(RESULTS)'

@@ -51,6 +51,11 @@ def pin():
         ) from error
 
 
+def start():
+    """Make TensorFlow look for its devices now and not at the first step."""
+    tf.zeros(()).numpy()
+
+
 def check_settings():
     """Refuse a process whose Keras settings would silently move the numbers."""
     for name, (read, expected) in _EXPECTED.items():
@@ -70,7 +75,8 @@ def facts():
         "numpy": __import__("numpy").__version__,
         "python": platform.python_version(),
         "tensorflow": tf.__version__,
-        "threads": tf.config.threading.get_intra_op_parallelism_threads(),
+        "threads": tf.config.threading.get_intra_op_parallelism_threads()
+        or int(os.environ.get("TF_NUM_INTRAOP_THREADS", 0)),
     }
 
 

@@ -7,13 +7,14 @@ import argparse
 import ast
 import importlib.util
 import os
+import re
 import signal
 import sys
 import time
 import traceback
 from pathlib import Path
 
-from ktransfer import checks, data, execute, methods, report, runs
+from ktransfer import checks, data, execute, files, methods, report, runs
 from ktransfer.errors import EXIT_CODES, KTransferError, unknown
 
 _EXPERIMENTS = Path("experiments")
@@ -88,6 +89,11 @@ def _add_list(commands):
         default="methods",
         choices=["methods", "data", "backbones", "experiments"],
     )
+    command.add_argument(
+        "--into",
+        metavar="FILE",
+        help="put the table of methods between the marks of a Markdown file",
+    )
     command.set_defaults(act=_list)
 
 
@@ -152,6 +158,9 @@ def _add_places(command):
 
 
 def _list(options):
+    if options.into:
+        _fill(Path(options.into), "methods", method_table())
+        return
     lines = {
         "backbones": lambda: sorted(checks.LAYERS),
         "data": data.names,
@@ -165,12 +174,45 @@ def _method_lines():
     rows = []
     for name, family in methods.names().items():
         about = methods.describe(name)
-        rows.append((family, name, about.row.partition(" ")[0] or "-", about))
+        rows.append((family, name, ",".join(_rows(about)) or "-", about))
     wide = max(len(name) for _, name, _, _ in rows)
     return [
-        f"{family:<11} {name:<{wide}} {row.strip(','):<4} {about.citation}"
+        f"{family:<11} {name:<{wide}} {row:<7} {about.citation}"
         for family, name, row, about in rows
     ]
+
+
+def method_table():
+    """Return the table of methods as Markdown, for README and for a test."""
+    lines = ["| family | method | in a sentence | articles | paper |"]
+    lines.append("|---|---|---|---|---|")
+    for name, family in methods.names().items():
+        about = methods.describe(name)
+        sentence = about.summary.partition(": ")[2] or about.summary
+        citation, _, link = about.citation.rpartition(" ")
+        paper = f"[{citation.rstrip('.')}]({link})"
+        rows = ", ".join(_rows(about)) or "-"
+        lines.append(f"| {family} | `{name}` | {sentence} | {rows} | {paper} |")
+    return "\n".join(lines)
+
+
+def _fill(path, mark, text):
+    """Put `text` between `<!-- mark -->` and `<!-- /mark -->` of a file."""
+    before, start, rest = path.read_text(encoding="utf-8").partition(
+        f"<!-- {mark} -->\n"
+    )
+    _, end, after = rest.partition(f"<!-- /{mark} -->")
+    if not start or not end:
+        raise KTransferError(
+            "E_ARGUMENT",
+            f"{path} lacks the marks <!-- {mark} --> and <!-- /{mark} -->.",
+        )
+    content = f"{before}{start}{text}\n{end}{after}"
+    files.write(path, content.encode())
+
+
+def _rows(about):
+    return re.findall(r"\bM\d+\b", about.row)
 
 
 def _experiment_names():

@@ -5,7 +5,9 @@ many workers there are. `sweep` takes any `concurrent.futures` executor.
 """
 
 import concurrent.futures
+import contextlib
 import multiprocessing
+import os
 import signal
 import sys
 import time
@@ -46,9 +48,31 @@ def local_executor(jobs):
 def _start_worker():
     # The parent answers Ctrl-C and stops the workers.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    from ktransfer import backend
+    with _silence():
+        from ktransfer import backend
 
-    backend.pin()
+        backend.pin()
+        backend.start()
+
+
+@contextlib.contextmanager
+def _silence():
+    """Keep what TensorFlow's start prints off the terminal of a sweep.
+
+    Its messages about devices and kernels are written to the descriptor, and
+    no setting reaches them. Errors are exceptions and come through.
+    """
+    if os.environ.get("KT_DEBUG") == "1":
+        yield
+        return
+    saved, null = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, 2)
+    try:
+        yield
+    finally:
+        os.dup2(saved, 2)
+        os.close(saved)
+        os.close(null)
 
 
 def missing(planned, results):
@@ -303,9 +327,10 @@ def _instruction_sets():
 
 def stop(executor):
     """End the worker processes of `executor` at once; no run is recorded."""
+    processes = getattr(executor, "_processes", None) or {}
+    for process in list(processes.values()):
+        process.kill()
     executor.shutdown(wait=False, cancel_futures=True)
-    for process in list((getattr(executor, "_processes", None) or {}).values()):
-        process.terminate()
 
 
 def print_line(line):

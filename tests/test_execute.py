@@ -242,7 +242,7 @@ def test_ctrl_c_stops_within_seconds_and_says_so(tmp_path):
     script.write_text(
         "from ktransfer.runs import Run\n"
         "def runs():\n"
-        "    return [Run('long', 'scratch', 'digits', 100000, s) for s in (0, 1)]\n",
+        "    return [Run('long', 'scratch', 'digits', 10**5, s) for s in (0, 1)]\n",
         encoding="utf-8",
     )
     process = subprocess.Popen(

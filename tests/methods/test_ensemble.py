@@ -8,6 +8,7 @@ from keras import ops
 from ktransfer import training
 from ktransfer.data import Split
 from ktransfer.errors import KTransferError, NotApplicable
+from ktransfer.methods.fusion import ensemble
 from ktransfer.methods.fusion.ensemble import _most_likely, transfer
 from ktransfer.methods.parameter import fine_tuning
 
@@ -77,21 +78,23 @@ def test_a_member_that_is_never_right_sinks_and_stays_finite():
 
 
 def test_fitted_weights_are_held_out_from_the_members(world, monkeypatch):
-    from ktransfer.methods.fusion import ensemble
-
     target, sources = world
-    sizes = []
-    tuned = ensemble.tuned
-    monkeypatch.setattr(
-        ensemble,
-        "tuned",
-        lambda task, source, **options: (
-            sizes.append(len(task.train.y)) or tuned(task, source, **options)
-        ),
-    )
+    sizes, found = [], []
+    tuned, most_likely = ensemble.tuned, ensemble._most_likely
+
+    def watched_tuned(task, source, **options):
+        sizes.append(len(task.train.y))
+        return tuned(task, source, **options)
+
+    def watched_shares(*arguments):
+        found.append((arguments[0].shape, most_likely(*arguments)))
+        return found[0][1]
+
+    monkeypatch.setattr(ensemble, "tuned", watched_tuned)
+    monkeypatch.setattr(ensemble, "_most_likely", watched_shares)
     model = transfer(target, *sources, steps=4, weights="fitted", **OPTIONS)
-    assert len(sizes) == 2 and set(sizes) == {39}
-    shares = model.get_layer("mean").shares
+    ((shape, shares),) = found
+    assert sizes == [39, 39] and shape == (2, 9)
     assert sum(shares) == pytest.approx(1) and min(shares) >= 0
     x = target.train.x[:9]
     members = [model.get_layer(f"member_{i}") for i in (1, 2)]

@@ -48,7 +48,7 @@ def in_float64(model):
 
 
 def test_the_fisher_is_the_expected_squared_gradient(world):
-    """By finite differences of log p in float64, so small that no kink counts."""
+    """By differences of log p in float64, so small that no kink counts."""
     model = copy(world[1][0].model)
     names, images = ("logits", "block1_conv"), world[1][0].task.train.x[:4]
     variables = [layer_of(model, name).bias for name in names]

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from conftest import small_source, small_task, weights_of
 
-from ktransfer import training
+from ktransfer import stages
 from ktransfer.errors import KTransferError, NotApplicable
 from ktransfer.methods.knowledge import distillation, multi_teacher
 from ktransfer.methods.knowledge.multi_teacher import transfer
@@ -59,9 +59,17 @@ def test_one_teacher_that_must_be_tuned_is_distillation(target):
     assert weights_of(transfer(target, other, **options)) == weights_of(
         distillation.transfer(target, other, **options)
     )
-    training.ledger()
-    transfer(target, other, other, **options)
-    assert [fit.steps for fit in training.ledger()] == [1, 1, 2]
+
+
+def test_teachers_that_must_be_tuned_divide_their_steps(target, monkeypatch):
+    source = loud_source(0)
+    other = source._replace(task=source.task._replace(labels=("a", "b", "c")))
+    taken = []
+    monkeypatch.setattr(
+        stages, "fit", lambda *args, steps, **options: taken.append(steps)
+    )
+    transfer(target, other, source, other, steps=12, seed=1)
+    assert taken == [2, 2, 8]
 
 
 def test_the_mean_is_of_softened_probabilities(target):

@@ -39,14 +39,13 @@ def transfer(
     maps = copy(_up_to_the_last_map(source.model), name="backbone")
     freeze(maps)
     maps = adapt_input(maps, target.image_shape)
+    start = keras.initializers.GlorotUniform(stream(seed, "head", "new_conv"))
     x = layers.Conv2D(
         filters or maps.output.shape[-1],
         kernel_size,
         padding="same",
         activation="relu",
-        kernel_initializer=keras.initializers.GlorotUniform(
-            stream(seed, "head", "new_conv")
-        ),
+        kernel_initializer=start,
         name="new_conv",
     )(maps.output)
     x = layers.GlobalAveragePooling2D(name="new_pool")(x)
@@ -69,12 +68,10 @@ def _up_to_the_last_map(model):
     pending = [backbone.output]
     while pending:
         tensor = pending.pop(0)
-        if len(tensor.shape) == 4:
-            maps = keras.Model(backbone.input, tensor)
-            if maps.weights:
-                return maps
+        maps = keras.Model(backbone.input, tensor)
+        if len(tensor.shape) == 4 and maps.weights:
+            return maps
         pending += node_of(tensor).input_tensors
     raise NotApplicable(
-        f"the source {model.name!r} has no feature map (height, width, "
-        "channels) below its features; expected a convolutional one."
+        f"the source {model.name!r} has no feature map; expected convolutions."
     )

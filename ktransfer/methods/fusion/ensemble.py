@@ -12,7 +12,7 @@ Source: Dietterich 2000. https://doi.org/10.1007/3-540-45014-9_1
 
 import keras
 import numpy as np
-from keras import layers, ops
+from keras import ops
 
 from ktransfer.errors import NotApplicable, unknown
 from ktransfer.stages import held_out, tuned
@@ -58,11 +58,13 @@ def _joined(members, shares):
     inputs = keras.Input(
         members[0].input.shape[1:], dtype="uint8", name="images"
     )
-    logits = [
-        copy(member, f"member_{number}")(inputs)
-        for number, member in enumerate(members, start=1)
-    ]
-    outputs = LogMeanProbability(shares, name="mean")(logits)
+    terms = []
+    for number, (member, share) in enumerate(zip(members, shares), start=1):
+        logits = copy(member, f"member_{number}")(inputs)
+        # A share that has sunk to 0 stays finite in the log.
+        weight = float(np.log(max(share, 1e-30)))
+        terms.append(ops.log_softmax(logits) + weight)
+    outputs = ops.logsumexp(ops.stack(terms), axis=0)
     return keras.Model(inputs, outputs, name="ensemble")
 
 
@@ -87,27 +89,3 @@ def _most_likely(chances, rounds):
         joint = shares[:, None] * chances
         shares = (joint / joint.sum(axis=0)).mean(axis=1)
     return [float(share) for share in shares]
-
-
-@keras.saving.register_keras_serializable("ktransfer")
-class LogMeanProbability(layers.Layer):
-    """Logits of several models -> log of the weighted mean of their softmax.
-
-    Args:
-        shares: the weight of each input; they sum to 1.
-    """
-
-    def __init__(self, shares, **kwargs):
-        super().__init__(**kwargs)
-        self.shares = shares
-
-    def call(self, inputs):
-        # A share that has sunk to 0 stays finite in the log.
-        terms = [
-            ops.log_softmax(logits) + float(np.log(max(share, 1e-30)))
-            for logits, share in zip(inputs, self.shares)
-        ]
-        return ops.logsumexp(ops.stack(terms), axis=0)
-
-    def get_config(self):
-        return {**super().get_config(), "shares": self.shares}

@@ -78,31 +78,39 @@ def _compared(student, teach):
     return keras.Model(mine.input, outputs, name="compared")
 
 
-def _differences(features):
-    """Return f_i - f_j and its length, `(n, n, d)` and `(n, n)`.
+def _lengths(features):
+    """Return the distances of all pairs, `(n, n)`.
 
-    The root is not taken at 0, where it has no gradient: equal images have
-    length 0, and no influence.
+    The root is not taken at 0, where it has no gradient: equal images are at
+    distance 0, and without influence.
     """
-    apart = features[:, None] - features[None]
-    squares = ops.sum(ops.square(apart), axis=-1)
+    squares = ops.sum(ops.square(features[:, None] - features), axis=-1)
     positive = squares > 0
     root = ops.sqrt(ops.where(positive, squares, 1.0))
-    return apart, ops.where(positive, root, 0.0)
+    return ops.where(positive, root, 0.0)
 
 
 def _distances(features):
-    _, lengths = _differences(features)
+    lengths = _lengths(features)
     positive = ops.sum(ops.cast(lengths > 0, lengths.dtype))
     mean = ops.sum(lengths) / ops.maximum(positive, 1.0)
     return lengths / ops.where(mean > 0, mean, 1.0)
 
 
 def _angles(features):
-    """Return the cosines of the angles i-j-k, `(j, i, k)`."""
-    apart, lengths = _differences(features)
-    unit = apart / ops.where(lengths > 0, lengths, 1.0)[..., None]
-    return ops.matmul(unit, ops.transpose(unit, (0, 2, 1)))
+    """Return the cosines of the angles i-j-k, `(j, i, k)`; 0 beside a 0.
+
+    (f_i - f_j)(f_k - f_j)' comes from the products of all pairs, since all
+    differences of all triplets would cost several times the student.
+    """
+    lengths = _lengths(features)
+    centred = features - ops.mean(features, axis=0)
+    product = ops.matmul(centred, ops.transpose(centred))
+    dots = product - product[:, :, None] - product[:, None, :]
+    dots = dots + ops.diagonal(product)[:, None, None]
+    inverse = 1 / ops.where(lengths > 0, lengths, 1.0)
+    inverse = ops.where(lengths > 0, inverse, 0.0)
+    return dots * inverse[:, :, None] * inverse[:, None, :]
 
 
 def _huber(values, wanted):
