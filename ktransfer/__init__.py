@@ -25,6 +25,7 @@ _HOME = {
     "freeze": "surgery",
     "unfreeze": "surgery",
     "interpolate": "surgery",
+    "load_model": "surgery",
     "fit": "training",
     "predict": "training",
     "KTransferError": "errors",

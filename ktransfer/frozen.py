@@ -6,12 +6,13 @@ trains the rest on the result. What comes out is what the whole graph would
 have given, up to float rounding.
 """
 
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import keras
 
 from ktransfer.layers import InferenceMode
-from ktransfer.surgery import inline, leaves, node_of
+from ktransfer.surgery import inline, leaves
 
 # Bytes of cached values above which a graph stays live. It is a constant and
 # not a setting, since a cached and a live run differ in their last bits.
@@ -19,15 +20,15 @@ MEMORY_BUDGET = 2**30
 
 
 class Parts(NamedTuple):
-    """A graph in two: `prefixes` are frozen, `rest` is live.
+    """A graph in two: frozen `prefixes`, and the rest on their values.
 
-    `prefixes` maps a new input name of `rest` to `(raw input name, model)`;
-    `raw` lists the inputs that `rest` still reads as they are. Both name
-    inputs as `input_names` does.
+    `prefixes` maps an input of the rest, `cached_0`, ..., to the name of a raw
+    input and the model from that input to the cached value. `inputs` holds
+    all inputs of the rest by name, cached and raw; `outputs` has the structure
+    of the outputs of the whole.
     """
 
     prefixes: dict[str, tuple[str, keras.Model]]
-    raw: list[str]
     inputs: dict[str, Any]
     outputs: Any
 
@@ -45,37 +46,97 @@ def split(model):
     """Return the `Parts` of `model` under its present `trainable` flags.
 
     The input `progress` changes at every step, so nothing behind it is
-    frozen. A frontier that depends on two inputs is not cached, since their
-    images are not paired.
+    frozen. What depends on two inputs is not cached, since their images are
+    not paired.
     """
     flat = _opened(model)
-    inputs = input_names(flat)
-    graph = _Graph(inputs)
-    frontier, raw = {}, {}
-    pending, visited = keras.tree.flatten(flat.output), set()
-    while pending:
-        tensor = pending.pop()
-        if id(tensor) in visited:
-            continue
-        visited.add(id(tensor))
-        state = graph.state(tensor)
-        if state.frozen and state.weighted and len(state.origins) == 1:
-            frontier[id(tensor)] = tensor
-        elif tensor in graph:
-            raw[graph.name(tensor)] = tensor
-        else:
-            pending += node_of(tensor).input_tensors
-    # Sorted by position in the graph, so that names do not depend on ids.
-    ordered = sorted(frontier.values(), key=lambda t: graph.rank(t))
-    prefixes, rest_inputs = {}, {}
-    for number, tensor in enumerate(ordered):
-        (origin,) = graph.state(tensor).origins
-        name = f"cached_{number}"
-        prefixes[name] = (origin, keras.Model(inputs[origin], tensor))
-        rest_inputs[name] = tensor
-    rest_inputs |= {name: raw[name] for name in inputs if name in raw}
-    raw_names = [name for name in inputs if name in raw]
-    return Parts(prefixes, raw_names, rest_inputs, flat.output)
+    raw = {
+        name: keras.Input(batch_shape=x.shape, dtype=x.dtype, name=name)
+        for name, x in input_names(flat).items()
+    }
+    walk = _Walk(raw)
+    # A dictionary, which is flattened in the order of the model's own.
+    values = {
+        name: _Value(tensor, name != "progress", False, frozenset([name]))
+        for name, tensor in raw.items()
+    }
+    reached = flat._run_through_graph(values, call_fn=walk.call)
+    outputs = keras.tree.map_structure(walk.live, reached)
+    used = {name: raw[name] for name in raw if name in walk.raw_used}
+    return Parts(walk.prefixes, {**walk.cached, **used}, outputs)
+
+
+@dataclass(eq=False)
+class _Value:
+    """A symbolic tensor on its way through the graph.
+
+    `fixed`: the same at every step for one image. `weighted`: some layer with
+    weights stands behind it, so caching saves work. `origins`: the raw inputs
+    that `tensor` still reads.
+    """
+
+    tensor: Any
+    fixed: bool
+    weighted: bool
+    origins: frozenset
+
+
+class _Walk:
+    """One pass from the inputs upwards, which calls every operation anew.
+
+    Operations on fixed values grow the prefixes; all others grow the rest,
+    where a fixed value with weights behind it becomes a new input.
+    """
+
+    def __init__(self, raw):
+        self.raw, self.raw_used = raw, set()
+        self.cached, self.prefixes, self._inputs = {}, {}, {}
+
+    def call(self, operation, *args, **kwargs):
+        values = [
+            x
+            for x in keras.tree.flatten((args, kwargs))
+            if isinstance(x, _Value)
+        ]
+        origins = frozenset().union(*(x.origins for x in values))
+        fixed = (
+            all(x.fixed for x in values)
+            and len(origins) == 1
+            and _is_fixed(operation)
+        )
+        weighted = bool(getattr(operation, "weights", ()))
+        weighted = weighted or any(x.weighted for x in values)
+        read = _tensor_of if fixed else self.live
+        args, kwargs = keras.tree.map_structure(read, (args, kwargs))
+        return keras.tree.map_structure(
+            lambda tensor: _Value(
+                tensor, fixed, weighted, origins if fixed else frozenset()
+            ),
+            operation(*args, **kwargs),
+        )
+
+    def live(self, value):
+        """Return what the rest reads in place of `value`."""
+        if not isinstance(value, _Value):
+            return value
+        if not (value.fixed and value.weighted):
+            self.raw_used |= value.origins
+            return value.tensor
+        if id(value) not in self._inputs:
+            name = f"cached_{len(self.cached)}"
+            shape, dtype = value.tensor.shape, value.tensor.dtype
+            tensor = keras.Input(batch_shape=shape, dtype=dtype, name=name)
+            (origin,) = value.origins
+            prefix = keras.Model(self.raw[origin], value.tensor)
+            self.prefixes[name] = (origin, prefix)
+            self.cached[name] = tensor
+            # The value is kept, so that its id stays its own.
+            self._inputs[id(value)] = (value, tensor)
+        return self._inputs[id(value)][1]
+
+
+def _tensor_of(value):
+    return value.tensor if isinstance(value, _Value) else value
 
 
 def _opened(model):
@@ -95,51 +156,6 @@ def _opened(model):
     if mixed and len(set(names)) == len(names):
         return inline(model)
     return model
-
-
-class _State(NamedTuple):
-    frozen: bool
-    weighted: bool
-    origins: frozenset
-
-
-class _Graph:
-    """What is known of each tensor, computed from the inputs upwards."""
-
-    def __init__(self, inputs):
-        self._names = {id(tensor): name for name, tensor in inputs.items()}
-        self._states, self._ranks = {}, {}
-
-    def __contains__(self, tensor):
-        return id(tensor) in self._names
-
-    def name(self, tensor):
-        return self._names[id(tensor)]
-
-    def rank(self, tensor):
-        return self._ranks[id(tensor)]
-
-    def state(self, tensor):
-        if id(tensor) not in self._states:
-            self._states[id(tensor)] = self._read(tensor)
-            self._ranks[id(tensor)] = len(self._ranks)
-        return self._states[id(tensor)]
-
-    def _read(self, tensor):
-        if tensor in self:
-            name = self.name(tensor)
-            return _State(name != "progress", False, frozenset([name]))
-        operation = tensor._keras_history.operation
-        states = [self.state(x) for x in node_of(tensor).input_tensors]
-        return _State(
-            _is_fixed(operation) and all(s.frozen for s in states),
-            _has_weights(operation) or any(s.weighted for s in states),
-            frozenset().union(*(s.origins for s in states)),
-        )
-
-
-def _has_weights(operation):
-    return bool(getattr(operation, "weights", ()))
 
 
 def _is_fixed(operation):

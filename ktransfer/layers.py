@@ -1,6 +1,7 @@
 """Layers that the suite adds to Keras; all of them save and load."""
 
 import keras
+import numpy as np
 from keras import ops
 
 
@@ -97,3 +98,65 @@ class Beside(keras.layers.Layer):
     def compute_output_spec(self, inputs):
         _, given = inputs
         return keras.KerasTensor(given.shape, given.dtype)
+
+
+@keras.saving.register_keras_serializable("ktransfer", name="_CrossStitch")
+class CrossStitch(keras.layers.Layer):
+    """Two tensors of equal shape -> two learned mixtures of them.
+
+    Args:
+        own_share: of either tensor in its own mixture, at the start.
+    """
+
+    def __init__(self, own_share=0.9, **kwargs):
+        super().__init__(**kwargs)
+        self.own_share = own_share
+
+    def build(self, shapes):
+        own, other = self.own_share, 1 - self.own_share
+        start = keras.initializers.Constant([[own, other], [other, own]])
+        self.shares = self.add_weight((2, 2), start, name="shares")
+
+    def call(self, features):
+        first, second = features
+        a = self.shares
+        return [a[i, 0] * first + a[i, 1] * second for i in (0, 1)]
+
+    def get_config(self):
+        return {**super().get_config(), "own_share": self.own_share}
+
+
+@keras.saving.register_keras_serializable("ktransfer")
+class SoftmaxSum(keras.layers.Layer):
+    """The sum of its inputs under the softmax of one scalar each.
+
+    Args:
+        weights: proportions, which are then not trained; None learns them,
+            from equal ones on.
+    """
+
+    def __init__(self, weights=None, **kwargs):
+        super().__init__(**kwargs)
+        self.fixed = weights
+        self.trainable = weights is None
+
+    def build(self, shapes):
+        start = np.log(self.fixed or np.ones(len(shapes)))
+        self.scalars = self.add_weight(
+            shape=(len(shapes),),
+            initializer=lambda shape, dtype: ops.convert_to_tensor(
+                start, dtype
+            ),
+            name="scalars",
+        )
+
+    def call(self, inputs):
+        shares = ops.softmax(self.scalars)
+        return sum(shares[i] * x for i, x in enumerate(inputs))
+
+    def shares(self):
+        """Return the weights of the sum, `(num_inputs,)`, which sum to 1."""
+        return np.asarray(ops.softmax(self.scalars))
+
+    def get_config(self):
+        return {**super().get_config(), "weights": self.fixed}

@@ -15,6 +15,7 @@ from ktransfer.losses import cross_entropy, softened_divergence
 from ktransfer.seeds import stream
 from ktransfer.surgery import (
     adapt_input,
+    blocks,
     classifier,
     combine,
     copy,
@@ -22,6 +23,7 @@ from ktransfer.surgery import (
     freeze,
     fresh,
     head_layer,
+    inline,
 )
 from ktransfer.training import fit, reestimate_statistics
 
@@ -75,7 +77,11 @@ def small_network(target, seed, name=None):
 
 def answers(source, target):
     """Tell whether the source already answers the classes of `target`."""
-    return tuple(source.task.labels) == tuple(target.labels)
+    theirs, ours = source.task, target
+    return (theirs.label_space, theirs.labels) == (
+        ours.label_space,
+        ours.labels,
+    )
 
 
 def teacher(target, source, *, steps, share, seed, name="teacher", **training):
@@ -329,3 +335,25 @@ def _area_table(length, wanted):
     ends = np.minimum(cells + 1, areas + width)
     overlap = np.maximum(ends - np.maximum(cells, areas), 0)
     return (overlap / width).astype("float32")
+
+
+def block_chain(model):
+    """Return `model` cut after every block, and the rest up to its output.
+
+    The pieces are models that share its layers; run one after the other they
+    are `model`.
+
+    Raises:
+        NotApplicable: a branch leads around a cut.
+    """
+    flat = inline(model, tap=[*blocks(model), *model.output_names])
+    starts = [flat.input, *flat.output.values()]
+    try:
+        return [
+            keras.Model(start, end, name=f"{model.name}_{name}")
+            for start, (name, end) in zip(starts, flat.output.items())
+        ]
+    except ValueError as error:
+        raise NotApplicable(
+            f"the blocks of {model.name!r} branch; expected a chain of blocks."
+        ) from error

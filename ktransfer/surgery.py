@@ -254,6 +254,26 @@ def _seeded_initializer(value, seed):
     return {**value, "config": {**config, "seed": seed}}
 
 
+def load_model(path):
+    """Return the Keras model saved at `path`, with the layers of the suite.
+
+    Only for a file that the user names: the suite's own weights are `.npz`.
+
+    Raises:
+        KTransferError: `E_WEIGHTS` if it cannot be read.
+    """
+    from ktransfer import handmade  # noqa: F401  (registers its layer)
+
+    try:
+        return keras.saving.load_model(path, safe_mode=True)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise KTransferError(
+            "E_WEIGHTS",
+            f"{path} cannot be loaded as a Keras model ({error}); expected a "
+            "file that `model.save` wrote.",
+        ) from error
+
+
 # Building
 
 

@@ -279,7 +279,7 @@ def _partial(model, images, orders):
     )
     if not parts.prefixes or size > frozen.MEMORY_BUDGET:
         return frozen.input_names(model), model.output, dict(images), 0
-    arrays = {name: images[name] for name in parts.raw if name in images}
+    arrays = {name: images[name] for name in parts.inputs if name in images}
     for name, (origin, prefix) in parts.prefixes.items():
         arrays[name] = _evaluated(prefix, images[origin], orders[origin])
         orders[name] = orders[origin]

@@ -1003,3 +1003,11 @@ def test_real_cifar10_is_recognised(monkeypatch):
         "CIFAR-10, classes 2-7",
     )
     assert len(animals.train.y) == 30000
+
+
+def test_equal_numbers_are_not_equal_classes():
+    spaces = {
+        name: data.load(name).label_space for name in ("digits", "letters")
+    }
+    assert spaces["digits"] != spaces["letters"]
+    assert data.load("digits_0to4").label_space == spaces["digits"]

@@ -89,7 +89,7 @@ def test_the_cut_is_as_far_up_as_the_frozen_part_goes(task):
     assert origin == "target"
     # The pooling behind the frozen convolution belongs to the frozen part.
     assert prefix.output.shape == (None, 3, 3, 6)
-    assert parts.raw == []
+    assert list(parts.inputs) == ["cached_0"]
 
 
 def test_dropout_in_the_frozen_part_keeps_it_live(task):
@@ -143,7 +143,7 @@ def test_what_depends_on_progress_or_on_two_streams_is_live():
         ["target", "source"],
         ["source", "target"],
     )
-    assert parts.raw == ["progress"]
+    assert list(parts.inputs) == ["cached_0", "cached_1", "progress"]
 
 
 def test_a_model_without_frozen_weights_is_left_alone(task):
@@ -164,6 +164,59 @@ def test_saved_models_hold_inference_mode(tmp_path, task):
         v.path: v.numpy().tobytes() for v in backbone.non_trainable_variables
     }
     assert (blocks(model)["block1"][1].gamma.numpy() != gamma).any()
+    model.save(tmp_path / "model.keras")
+    loaded = keras.saving.load_model(tmp_path / "model.keras")
+    np.testing.assert_array_equal(loaded(task.train.x), model(task.train.x))
+
+
+def test_outputs_may_be_cached_values_and_raw_inputs_themselves(task):
+    """A teacher's answers, the progress and the images pass through."""
+    teacher = classifier(small_backbone(), task, seed=1, name="teacher")
+    freeze(teacher)
+    student = build(task, [])
+    images = keras.Input((12, 12, 1), dtype="uint8", name="target")
+    progress = keras.Input((1,), name="progress")
+    outputs = {
+        "logits": student(images),
+        "teacher": teacher(images),
+        "progress": progress,
+        "images": images,
+    }
+    model = keras.Model({"target": images, "progress": progress}, outputs)
+    seen = {}
+
+    def loss(labels, outputs):
+        seen.update({name: x.shape for name, x in outputs.items()})
+        error = outputs["logits"] - outputs["teacher"]
+        return keras.ops.mean(error**2) * (1 + outputs["progress"][0, 0])
+
+    before = [v.numpy().tobytes() for v in teacher.variables]
+    fit(
+        model,
+        {"target": task.train},
+        steps=3,
+        learning_rate=1e-2,
+        seed=0,
+        batch_size=16,
+        loss=loss,
+    )
+    assert training.ledger()[-1].cached == 3
+    assert seen["images"] == (16, 12, 12, 1) and seen["progress"] == (16, 1)
+    assert before == [v.numpy().tobytes() for v in teacher.variables]
+
+
+def test_a_model_saves_after_training_on_cached_and_raw_inputs(tmp_path, task):
+    inputs = keras.Input((12, 12, 1), dtype="uint8", name="images")
+    held, live = (
+        small_backbone((12, 12, 1)),
+        small_backbone((12, 12, 1), seed=1),
+    )
+    held.name, live.name = "held", "live"
+    freeze(held)
+    joined = layers.Concatenate(name="join")([held(inputs), live(inputs)])
+    model = keras.Model(inputs, layers.Dense(3, name="logits")(joined))
+    fit(model, task.train, steps=2, learning_rate=1e-2, seed=0, batch_size=16)
+    assert training.ledger()[-1].cached == 8
     model.save(tmp_path / "model.keras")
     loaded = keras.saving.load_model(tmp_path / "model.keras")
     np.testing.assert_array_equal(loaded(task.train.x), model(task.train.x))

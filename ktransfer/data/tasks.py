@@ -34,6 +34,9 @@ _NAMED = {
 }
 _SEALED = contextvars.ContextVar("sealed", default=False)
 
+# Data sets whose labels mean the same; every other has its own.
+_LABEL_SPACES = {"digits": "digits", "mnist": "digits"}
+
 
 class Task(NamedTuple):
     """One classification problem, without its test split.
@@ -47,6 +50,9 @@ class Task(NamedTuple):
         origin: where the images come from, for figures and records.
         sha256: of the arrays of `train` and `unlabelled`.
         labels: the K original labels in the order of the new ones.
+        label_space: what the labels mean. Two tasks have the same classes
+            only if both `labels` and `label_space` agree: a 3 of MNIST is no
+            3 of CIFAR-10.
     """
 
     name: str
@@ -57,6 +63,7 @@ class Task(NamedTuple):
     origin: str
     sha256: str
     labels: tuple
+    label_space: str = ""
 
 
 class _Place(NamedTuple):
@@ -224,6 +231,7 @@ def _whole_task(name, place):
         origin=problem.origin,
         sha256=_task_hash(problem.train, problem.unlabelled),
         labels=problem.labels,
+        label_space=_LABEL_SPACES.get(place.base, place.base),
     )
 
 

@@ -7,6 +7,7 @@ from conftest import small_source, small_task
 from keras import layers
 
 from ktransfer.errors import NotApplicable
+from ktransfer.layers import CrossStitch
 from ktransfer.methods.multitask import cross_stitch, soft_sharing
 from ktransfer.methods.parameter import fine_tuning
 from ktransfer.surgery import Source, attach_head, inline, leaves
@@ -82,14 +83,14 @@ def test_every_stitch_keeps_the_shape_of_its_block(world):
 def test_a_stitch_mixes_both_towers():
     rng = np.random.default_rng(0)
     first, second = rng.normal(size=(2, 4, 3, 3, 2)).astype("float32")
-    stitch = cross_stitch._CrossStitch(0.7)
+    stitch = CrossStitch(0.7)
     stitch.build([first.shape, second.shape])
     shares = rng.normal(size=(2, 2)).astype("float32")
     stitch.shares.assign(shares)
     expected = np.einsum("ij,j...->i...", shares, [first, second])
     found = np.stack(stitch([first, second]))
     np.testing.assert_allclose(found, expected, atol=1e-6)
-    again = cross_stitch._CrossStitch.from_config(stitch.get_config())
+    again = CrossStitch.from_config(stitch.get_config())
     assert again.own_share == 0.7
 
 

@@ -70,15 +70,9 @@ def _joined(members, shares):
 
 def _fitted(members, validation, rounds=200):
     """Return the shares under which the labels are most likely."""
-    rows = np.arange(len(validation.y))
-    chances = np.stack(
-        [
-            np.asarray(ops.softmax(predict(m, validation.x)))[
-                rows, validation.y
-            ]
-            for m in members
-        ]
-    )
+    rows = np.arange(len(validation.y)), validation.y
+    beliefs = [ops.softmax(predict(m, validation.x)) for m in members]
+    chances = np.stack([np.asarray(belief)[rows] for belief in beliefs])
     return _most_likely(chances.astype("float64") + 1e-12, rounds)
 
 

@@ -13,10 +13,10 @@ Source: a as in Peters et al. 2018, ELMo. https://arxiv.org/abs/1802.05365
 """
 
 import keras
-import numpy as np
-from keras import layers, ops
+from keras import layers
 
 from ktransfer.errors import KTransferError, NotApplicable
+from ktransfer.layers import SoftmaxSum
 from ktransfer.stages import projected, read_sources
 from ktransfer.surgery import head_layer
 from ktransfer.training import fit
@@ -75,39 +75,3 @@ def _used(sources, weights):
         )
     kept = [(s, w) for s, w in zip(sources, weights) if w]
     return [s for s, _ in kept], [w for _, w in kept]
-
-
-@keras.saving.register_keras_serializable("ktransfer")
-class SoftmaxSum(layers.Layer):
-    """The sum of its inputs under the softmax of one scalar each.
-
-    Args:
-        weights: proportions, which are then not trained; None learns them,
-            from equal ones on.
-    """
-
-    def __init__(self, weights=None, **kwargs):
-        super().__init__(**kwargs)
-        self.fixed = weights
-        self.trainable = weights is None
-
-    def build(self, shapes):
-        start = np.log(self.fixed or np.ones(len(shapes)))
-        self.scalars = self.add_weight(
-            shape=(len(shapes),),
-            initializer=lambda shape, dtype: ops.convert_to_tensor(
-                start, dtype
-            ),
-            name="scalars",
-        )
-
-    def call(self, inputs):
-        shares = ops.softmax(self.scalars)
-        return sum(shares[i] * x for i, x in enumerate(inputs))
-
-    def shares(self):
-        """Return the weights of the sum, `(num_inputs,)`, which sum to 1."""
-        return np.asarray(ops.softmax(self.scalars))
-
-    def get_config(self):
-        return {**super().get_config(), "weights": self.fixed}

@@ -15,10 +15,10 @@ Source: Misra et al. 2016. https://arxiv.org/abs/1604.03539
 
 import keras
 
-from ktransfer.errors import NotApplicable
+from ktransfer.layers import CrossStitch
 from ktransfer.losses import summed_cross_entropy
-from ktransfer.stages import first_backbone, two_streams
-from ktransfer.surgery import assign, blocks, inline
+from ktransfer.stages import block_chain, first_backbone, two_streams
+from ktransfer.surgery import assign, blocks
 from ktransfer.training import fit, reestimate_statistics
 
 
@@ -36,7 +36,7 @@ def transfer(
 ):
     tower = first_backbone(source, seed=seed, from_source=from_source)
     stitches = [
-        _CrossStitch(own_share, trainable=learned, name=f"{block}_stitch")
+        CrossStitch(own_share, trainable=learned, name=f"{block}_stitch")
         for block in blocks(tower)
     ]
     towers = _stitched(tower, _renamed(tower), stitches)
@@ -59,7 +59,7 @@ def _stitched(first, second, stitches):
     """Return images -> features of `first`, and of `second`, both stitched."""
     images = keras.Input(first.input.shape[1:], dtype="uint8", name="images")
     x, y = images, images
-    pieces = zip(_pieces(first), _pieces(second), strict=True)
+    pieces = zip(block_chain(first), block_chain(second), strict=True)
     for number, (one, other) in enumerate(pieces):
         x, y = one(x), other(y)
         if number < len(stitches):
@@ -68,21 +68,6 @@ def _stitched(first, second, stitches):
         keras.Model(images, x, name="target_towers"),
         keras.Model(images, y, name="source_towers"),
     ]
-
-
-def _pieces(tower):
-    """Return `tower` cut after every block, and the rest up to its output."""
-    flat = inline(tower, tap=[*blocks(tower), *tower.output_names])
-    starts = [flat.input, *flat.output.values()]
-    try:
-        return [
-            keras.Model(start, end, name=f"{tower.name}_{name}")
-            for start, (name, end) in zip(starts, flat.output.items())
-        ]
-    except ValueError as error:
-        raise NotApplicable(
-            f"the blocks of {tower.name!r} branch; expected a chain of blocks."
-        ) from error
 
 
 def _renamed(tower):
@@ -96,25 +81,3 @@ def _renamed(tower):
     copied.name = f"{tower.name}_source"
     assign(copied, [variable.numpy() for variable in tower.variables])
     return copied
-
-
-@keras.saving.register_keras_serializable("ktransfer")
-class _CrossStitch(keras.layers.Layer):
-    """Two tensors of equal shape -> two mixtures of them."""
-
-    def __init__(self, own_share=0.9, **kwargs):
-        super().__init__(**kwargs)
-        self.own_share = own_share
-
-    def build(self, shapes):
-        own, other = self.own_share, 1 - self.own_share
-        start = keras.initializers.Constant([[own, other], [other, own]])
-        self.shares = self.add_weight((2, 2), start, name="shares")
-
-    def call(self, features):
-        first, second = features
-        a = self.shares
-        return [a[i, 0] * first + a[i, 1] * second for i in (0, 1)]
-
-    def get_config(self):
-        return {**super().get_config(), "own_share": self.own_share}

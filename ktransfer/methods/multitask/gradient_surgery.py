@@ -51,14 +51,12 @@ def transfer(
 
 def _surgery(networks, shared):
     """Return the loss whose gradients on `shared` do not conflict."""
-    common = {id(variable) for variable in shared}
+    known = {id(variable) for variable in shared}
 
     def loss(labels, outputs):
         total, surrogate, on_shared = 0.0, 0.0, []
         for name, network in networks.items():
-            own = [
-                v for v in network.trainable_variables if id(v) not in common
-            ]
+            own = [v for v in network.trainable_variables if id(v) not in known]
 
             def task_loss(name=name, network=network):
                 logits = network(outputs[f"{name}_images"], training=True)
@@ -76,8 +74,7 @@ def _surgery(networks, shared):
 
 def _with_gradients(variables, slopes):
     """Return a scalar whose gradients in `variables` are `slopes`."""
-    pairs = zip(variables, slopes, strict=True)
-    return sum(ops.sum(ops.stop_gradient(slope) * v) for v, slope in pairs)
+    return _dot([ops.stop_gradient(slope) for slope in slopes], variables)
 
 
 def _without_conflict(first, second):

@@ -38,14 +38,16 @@ def transfer(
     outputs = {name: scales[name](x) for name, x in both.output.items()}
 
     def loss(labels, outputs):
-        return sum(
-            _weighted(
-                cross_entropy(labels[name], outputs[name]), scale.log_variance
-            )
-            for name, scale in scales.items()
-        )
+        losses = {i: cross_entropy(labels[i], outputs[i]) for i in scales}
+        return sum(_weighted(losses[i], scales[i].log_variance) for i in scales)
 
     optimizer = training.pop("optimizer", keras.optimizers.Adam)
+
+    def without_decay(learning_rate):
+        fresh = optimizer(learning_rate)
+        fresh.exclude_from_weight_decay(var_names=["log_variance"])
+        return fresh
+
     fit(
         keras.Model(both.input, outputs),
         {"target": target.train, "source": source.task.train},
@@ -53,7 +55,7 @@ def transfer(
         learning_rate=learning_rate,
         seed=seed,
         loss=loss,
-        optimizer=_without_decay(optimizer),
+        optimizer=without_decay,
         **training,
     )
     model = both.get_layer("target_network")
@@ -65,17 +67,6 @@ def _weighted(loss, log_variance):
     return loss / (2 * ops.exp(log_variance)) + log_variance / 2
 
 
-def _without_decay(optimizer):
-    """Return `optimizer` that leaves log variances out of weight decay."""
-
-    def build(learning_rate):
-        fresh = optimizer(learning_rate)
-        fresh.exclude_from_weight_decay(var_names=["log_variance"])
-        return fresh
-
-    return build
-
-
 @keras.saving.register_keras_serializable("ktransfer")
 class _LogVariance(keras.layers.Layer):
     """Logits as they are; the layer owns the log variance of their task."""
@@ -85,11 +76,8 @@ class _LogVariance(keras.layers.Layer):
         self.initial = initial
 
     def build(self, shape):
-        self.log_variance = self.add_weight(
-            shape=(),
-            initializer=keras.initializers.Constant(self.initial),
-            name="log_variance",
-        )
+        start = keras.initializers.Constant(self.initial)
+        self.log_variance = self.add_weight((), start, name="log_variance")
 
     def call(self, logits):
         return logits
