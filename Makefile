@@ -30,8 +30,9 @@ cifar10-mnist: $(BIN)/.core ## the headline: CIFAR-10 to MNIST, an hour or two
 list: $(BIN)/.core ## the methods, with the paper of each
 	$(BIN)/ktransfer list methods
 
-readme: $(BIN)/.core ## put the table of methods into README
+readme: $(BIN)/.core ## put the methods and the headline's table into README
 	$(BIN)/ktransfer list methods --into README.md
+	$(BIN)/ktransfer report cifar10-mnist --into README.md
 
 report: $(BIN)/.core ## draw the headline again from its committed records
 	$(BIN)/ktransfer report cifar10-mnist --results '$(RESULTS)'

@@ -140,6 +140,11 @@ def _add_report(commands):
     command.add_argument(
         "--partial", action="store_true", help="also when runs are missing"
     )
+    command.add_argument(
+        "--into",
+        metavar="FILE",
+        help="put table and figures between the marks of a Markdown file",
+    )
     command.set_defaults(act=_report)
 
 
@@ -336,6 +341,21 @@ def _report(options):
             "experiment, or ask for --partial.",
         )
     _show(experiment, planned, options)
+    if options.into:
+        _fill(
+            Path(options.into),
+            experiment.__name__,
+            result_block(experiment.__name__, records, options.results),
+        )
+
+
+def result_block(name, records, results="results"):
+    """Return the table and the figures of an experiment as Markdown."""
+    table = report.to_terminal(report.table(records), width=90)
+    folder = Path(results) / name
+    figures = sorted(path.name for path in folder.glob("*.png"))
+    images = [f"![{f[:-4]}]({folder.as_posix()}/{f})" for f in figures]
+    return "\n\n".join([f"```\n{table.strip()}\n```", *images])
 
 
 def _show(experiment, planned, options):

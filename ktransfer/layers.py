@@ -83,24 +83,6 @@ class FeatureNoise(keras.layers.Layer):
 
 
 @keras.saving.register_keras_serializable("ktransfer")
-class Beside(keras.layers.Layer):
-    """Returns the second of two tensors: a frozen one, beside a live one.
-
-    `fit` turns what is frozen into inputs of the graph that it trains, and
-    Keras takes no such input for an output. A frozen tensor that the loss
-    reads therefore leaves its graph through here.
-    """
-
-    def call(self, inputs):
-        _, given = inputs
-        return given
-
-    def compute_output_spec(self, inputs):
-        _, given = inputs
-        return keras.KerasTensor(given.shape, given.dtype)
-
-
-@keras.saving.register_keras_serializable("ktransfer", name="_CrossStitch")
 class CrossStitch(keras.layers.Layer):
     """Two tensors of equal shape -> two learned mixtures of them.
 

@@ -1,5 +1,7 @@
 """Losses that two or more methods share: on logits, as means over the batch."""
 
+import math
+
 from keras import ops
 
 
@@ -43,3 +45,67 @@ def summed_cross_entropy(labels, logits):
         labels, logits: dictionaries by stream, of what `cross_entropy` takes.
     """
     return sum(cross_entropy(labels[name], logits[name]) for name in labels)
+
+
+# Below it a squared norm counts as that of a map that is zero everywhere.
+_LEAST_SQUARE = 1e-12
+
+
+def attention_energy(features):
+    """Return the mean over channels of squares, `(n, height, width, 1)`."""
+    return ops.mean(ops.square(features), axis=-1, keepdims=True)
+
+
+def attention_map(energy):
+    """Return each image's `energy`, flattened, at norm 1; zeros stay zeros.
+
+    Source: Zagoruyko and Komodakis 2017, arXiv:1612.03928.
+    """
+    flat = ops.reshape(energy, (-1, math.prod(energy.shape[1:])))
+    squares = ops.sum(ops.square(flat), axis=-1, keepdims=True)
+    return flat / ops.sqrt(ops.maximum(squares, _LEAST_SQUARE))
+
+
+def _lengths(features):
+    """Return the distances of all pairs, `(n, n)`.
+
+    The root is not taken at 0, where it has no gradient: equal images are at
+    distance 0, and without influence.
+    """
+    squares = ops.sum(ops.square(features[:, None] - features), axis=-1)
+    positive = squares > 0
+    root = ops.sqrt(ops.where(positive, squares, 1.0))
+    return ops.where(positive, root, 0.0)
+
+
+def relative_distances(features):
+    """Return the distances of all pairs by the mean positive one, `(n, n)`.
+
+    Source: Park et al. 2019, arXiv:1904.05068.
+    """
+    lengths = _lengths(features)
+    positive = ops.sum(ops.cast(lengths > 0, lengths.dtype))
+    mean = ops.sum(lengths) / ops.maximum(positive, 1.0)
+    return lengths / ops.where(mean > 0, mean, 1.0)
+
+
+def triplet_angles(features):
+    """Return the cosines of the angles i-j-k, `(j, i, k)`; 0 beside a 0.
+
+    (f_i - f_j)(f_k - f_j)' comes from the products of all pairs, since all
+    differences of all triplets would cost several times the student.
+    """
+    lengths = _lengths(features)
+    centred = features - ops.mean(features, axis=0)
+    product = ops.matmul(centred, ops.transpose(centred))
+    dots = product - product[:, :, None] - product[:, None, :]
+    dots = dots + ops.diagonal(product)[:, None, None]
+    inverse = 1 / ops.where(lengths > 0, lengths, 1.0)
+    inverse = ops.where(lengths > 0, inverse, 0.0)
+    return dots * inverse[:, :, None] * inverse[:, None, :]
+
+
+def huber(values, wanted):
+    """Return the mean Huber loss, linear from 1 on; `wanted` is constant."""
+    error = ops.abs(values - ops.stop_gradient(wanted))
+    return ops.mean(ops.where(error < 1, 0.5 * ops.square(error), error - 0.5))

@@ -10,7 +10,7 @@ from keras import layers, ops
 from ktransfer import backbones
 from ktransfer.data import validation_split
 from ktransfer.errors import NotApplicable
-from ktransfer.layers import Beside, InferenceMode
+from ktransfer.layers import InferenceMode
 from ktransfer.losses import cross_entropy, softened_divergence
 from ktransfer.seeds import stream
 from ktransfer.surgery import (
@@ -215,7 +215,13 @@ def mixed(target, source, *, seed, shares):
     return backbone
 
 
-def read_sources(target, sources, *, tune=False):
+def require_sources(sources):
+    """Refuse, with `NotApplicable`, an empty list of sources."""
+    if not sources:
+        raise NotApplicable("no source is given; expected at least one.")
+
+
+def read_sources(target, sources, *, tune=False, layer="features"):
     """Return symbolic images of `target`, and each source's features of them.
 
     Each source is a copy named `source_1`, ... behind its own input adapter,
@@ -224,15 +230,19 @@ def read_sources(target, sources, *, tune=False):
     Raises:
         NotApplicable: there is no source.
     """
-    if not sources:
-        raise NotApplicable("no source is given; expected at least one.")
+    require_sources(sources)
     inputs = keras.Input(target.image_shape, dtype="uint8", name="images")
     features = []
     for number, source in enumerate(sources, start=1):
-        backbone = copy_backbone(source.model, name=f"source_{number}")
+        name = f"source_{number}"
+        backbone = copy_backbone(source.model, name, layer)
         if not tune:
             freeze(backbone)
-        x = adapt_input(backbone, target.image_shape)(inputs)
+        reader = adapt_input(backbone, target.image_shape)
+        if not tune:
+            # A source with dropout is read as it serves.
+            reader = InferenceMode(reader, name=name)
+        x = reader(inputs)
         if len(x.shape) > 2:
             x = layers.Flatten(name=f"flatten_{number}")(x)
         features.append(x)
@@ -247,6 +257,30 @@ def projected(features, units, seed):
         )
         for number, x in enumerate(features, start=1)
     ]
+
+
+def mixture(models, shares, temperature=1.0):
+    """Return raw images -> T log of the mean of softmax(z_i / T).
+
+    As logits at temperature T they are the models' mean belief. A model of
+    share 0 is left out, a lone one is returned as it is.
+
+    Args:
+        models: with names of their own, from images of one shape to logits.
+        shares: numbers >= 0 that sum to 1, one a model.
+        temperature: T.
+    """
+    used = [(s, m) for s, m in zip(shares, models, strict=True) if s > 0]
+    if len(used) == 1:
+        return used[0][1]
+    shape = models[0].input.shape[1:]
+    inputs = keras.Input(shape, dtype="uint8", name="images")
+    terms = [
+        ops.log_softmax(model(inputs) / temperature) + float(np.log(share))
+        for share, model in used
+    ]
+    mixed = temperature * ops.logsumexp(ops.stack(terms), axis=0)
+    return keras.Model(inputs, mixed, name="mixture")
 
 
 def distill(
@@ -275,7 +309,7 @@ def distill(
     inputs = keras.Input(target.image_shape, dtype="uint8", name="images")
     logits = student(inputs)
     answered = InferenceMode(teach, name="teacher")(inputs)
-    both = {"logits": logits, "teacher": Beside()([logits, answered])}
+    both = {"logits": logits, "teacher": answered}
 
     def loss(labels, outputs):
         logits = outputs["logits"]

@@ -69,9 +69,9 @@ def test_an_unwritable_folder_has_its_own_error(tmp_path):
 
 def test_a_lock_waits_and_gives_up_with_a_name(tmp_path):
     with files.lock(tmp_path / "lock"):
-        with pytest.raises(KTransferError) as caught:
-            with files.lock(tmp_path / "lock", timeout=0.2):
-                pass
+        second = files.lock(tmp_path / "lock", timeout=0.2)
+        with pytest.raises(KTransferError) as caught, second:
+            pass
         assert caught.value.name == "E_BUSY" and caught.value.exit_code == 5
     with files.lock(tmp_path / "lock", timeout=0.2):
         pass

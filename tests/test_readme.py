@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from conftest import small_source, small_task
 
-from ktransfer import cli, methods
+from ktransfer import cli, methods, runs
 from ktransfer.surgery import blocks
 
 README = Path(__file__).parents[1] / "README.md"
@@ -47,6 +47,25 @@ def test_the_example_is_a_method_when_its_file_is_there(
     ):
         same = np.array_equal(before[block][0].kernel, after[block][0].kernel)
         assert same != moved
+
+
+def test_the_headline_is_that_of_the_committed_records(text, monkeypatch):
+    """Mend it by `make readme`."""
+    monkeypatch.chdir(README.parent)
+    experiment = cli._experiment("cifar10-mnist")
+    planned = experiment.runs()
+    records = [
+        record
+        for path in sorted({runs.record_path("results", r) for r in planned})
+        for record in runs.read(path)
+        if runs.from_fields(record) in set(planned)
+    ]
+    assert len(records) == len(planned)
+    found = re.search(
+        r"<!-- cifar10_mnist -->\n(.*?)<!-- /cifar10_mnist -->", text, re.S
+    )
+    wanted = cli.result_block("cifar10_mnist", records)
+    assert found.group(1).strip() == wanted
 
 
 def test_every_row_of_the_articles_is_covered(text):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from conftest import small_source, small_task, weights_of
 
-from ktransfer import backbones, stages, training
+from ktransfer import backbones, losses, stages, training
 from ktransfer.errors import NotApplicable
 from ktransfer.methods.baselines import scratch
 from ktransfer.methods.knowledge import attention_transfer
@@ -18,8 +18,8 @@ def world():
 
 
 def attention(maps):
-    energy = attention_transfer._energy(np.asarray(maps, "float32"))
-    return np.asarray(attention_transfer._normalised(energy))
+    energy = losses.attention_energy(np.asarray(maps, "float32"))
+    return np.asarray(losses.attention_map(energy))
 
 
 def written_out(maps):

@@ -78,7 +78,7 @@ def test_the_mean_is_of_softened_probabilities(target):
     for teacher in teachers:
         freeze(teacher)
     teachers[1].name = "another"
-    mixed = multi_teacher._mixture(teachers, [0.25, 0.75], 4.0)
+    mixed = stages.mixture(teachers, [0.25, 0.75], 4.0)
     x = target.train.x
     one, two = (predict(t, x).astype("float64") for t in teachers)
     expected = 0.25 * softmax(one / 4) + 0.75 * softmax(two / 4)

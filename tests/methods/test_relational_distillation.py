@@ -7,7 +7,7 @@ import pytest
 import tensorflow as tf
 from conftest import small_source, small_task, weights_of
 
-from ktransfer import stages, training
+from ktransfer import losses, stages, training
 from ktransfer.methods.baselines import scratch
 from ktransfer.methods.knowledge import relational_distillation as rkd
 from ktransfer.methods.knowledge.relational_distillation import transfer
@@ -43,8 +43,8 @@ def apart(student, teacher):
     """Return both terms of the method on arrays."""
     student, teacher = np.float32(student), np.float32(teacher)
     return [
-        float(rkd._huber(relation(student), relation(teacher)))
-        for relation in (rkd._distances, rkd._angles)
+        float(losses.huber(relation(student), relation(teacher)))
+        for relation in (losses.relative_distances, losses.triplet_angles)
     ]
 
 
@@ -78,8 +78,8 @@ def test_repeated_images_are_finite_and_so_is_their_gradient(repeats):
     variable = tf.Variable(features)
     with tf.GradientTape() as tape:
         loss = sum(
-            rkd._huber(relation(variable), relation(teacher))
-            for relation in (rkd._distances, rkd._angles)
+            losses.huber(relation(variable), relation(teacher))
+            for relation in (losses.relative_distances, losses.triplet_angles)
         )
     assert np.isfinite(float(loss))
     assert np.isfinite(tape.gradient(loss, variable).numpy()).all()

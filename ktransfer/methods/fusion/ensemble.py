@@ -10,12 +10,11 @@ Row: M22 (article 001, section 6.3).
 Source: Dietterich 2000. https://doi.org/10.1007/3-540-45014-9_1
 """
 
-import keras
 import numpy as np
 from keras import ops
 
-from ktransfer.errors import NotApplicable, unknown
-from ktransfer.stages import held_out, tuned
+from ktransfer.errors import unknown
+from ktransfer.stages import held_out, mixture, require_sources, tuned
 from ktransfer.surgery import copy
 from ktransfer.training import predict
 
@@ -31,8 +30,7 @@ def transfer(
 ):
     if weights not in ("uniform", "fitted"):
         raise unknown("weighting", weights, ["uniform", "fitted"])
-    if not sources:
-        raise NotApplicable("no source is given; expected at least one.")
+    require_sources(sources)
     validation = None
     if weights == "fitted" and len(sources) > 1:
         target, validation = held_out(target, seed)
@@ -50,22 +48,8 @@ def transfer(
     shares = [1 / len(members)] * len(members)
     if validation:
         shares = _fitted(members, validation)
-    return members[0] if len(members) == 1 else _joined(members, shares)
-
-
-def _joined(members, shares):
-    """Return one model of copies of the `members`: log of their mean."""
-    inputs = keras.Input(
-        members[0].input.shape[1:], dtype="uint8", name="images"
-    )
-    terms = []
-    for number, (member, share) in enumerate(zip(members, shares), start=1):
-        logits = copy(member, f"member_{number}")(inputs)
-        # A share that has sunk to 0 stays finite in the log.
-        weight = float(np.log(max(share, 1e-30)))
-        terms.append(ops.log_softmax(logits) + weight)
-    outputs = ops.logsumexp(ops.stack(terms), axis=0)
-    return keras.Model(inputs, outputs, name="ensemble")
+    named = [copy(m, f"member_{n}") for n, m in enumerate(members, start=1)]
+    return mixture(named, shares)
 
 
 def _fitted(members, validation, rounds=200):

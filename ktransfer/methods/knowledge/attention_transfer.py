@@ -13,19 +13,19 @@ Source: Zagoruyko and Komodakis 2017. https://arxiv.org/abs/1612.03928
 """
 
 import keras
-import numpy as np
 from keras import ops
 
 from ktransfer.errors import NotApplicable
-from ktransfer.layers import Beside, InferenceMode
-from ktransfer.losses import cross_entropy
+from ktransfer.layers import InferenceMode
+from ktransfer.losses import (
+    attention_energy,
+    attention_map,
+    cross_entropy,
+)
 from ktransfer.stages import same_size, small_network, teacher
 from ktransfer.surgery import blocks as blocks_of
 from ktransfer.surgery import cut, inline
 from ktransfer.training import fit
-
-# Below it a squared norm counts as that of a map that is zero everywhere.
-_LEAST = 1e-12
 
 
 def transfer(
@@ -85,21 +85,12 @@ def _compared(student, teach, names):
     """Return raw images -> logits, and the attention maps of both networks."""
     mine = inline(student, tap=[*names, "logits"])
     theirs = InferenceMode(inline(teach, tap=names), name="teacher")(mine.input)
-    logits = mine.output["logits"]
-    outputs = {"logits": logits, "student": [], "teacher": []}
+    outputs = {"logits": mine.output["logits"], "student": [], "teacher": []}
     for name in names:
-        pair = same_size(_energy(mine.output[name]), _energy(theirs[name]))
-        own, given = map(_normalised, pair)
+        pair = same_size(
+            attention_energy(mine.output[name]), attention_energy(theirs[name])
+        )
+        own, given = map(attention_map, pair)
         outputs["student"].append(own)
-        outputs["teacher"].append(Beside()([logits, given]))
+        outputs["teacher"].append(given)
     return keras.Model(mine.input, outputs, name="compared")
-
-
-def _energy(x):
-    return ops.mean(ops.square(x), axis=-1, keepdims=True)
-
-
-def _normalised(energy):
-    flat = ops.reshape(energy, (-1, int(np.prod(energy.shape[1:]))))
-    squares = ops.sum(ops.square(flat), axis=-1, keepdims=True)
-    return flat / ops.sqrt(ops.maximum(squares, _LEAST))

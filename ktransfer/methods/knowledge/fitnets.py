@@ -17,7 +17,7 @@ import keras
 from keras import ops
 
 from ktransfer.errors import KTransferError, NotApplicable
-from ktransfer.layers import Beside, InferenceMode
+from ktransfer.layers import InferenceMode
 from ktransfer.stages import distill, same_size, small_network, teacher
 from ktransfer.surgery import cut, head_layer
 from ktransfer.training import fit
@@ -89,7 +89,7 @@ def _hints(below, guide, seed):
     # Dense acts on the last axis: on a map it is a 1x1 convolution.
     regressor = head_layer(wanted.shape[-1], "regressor", seed)
     given = regressor(mine)
-    hints = {"student": given, "teacher": Beside()([given, wanted])}
+    hints = {"student": given, "teacher": wanted}
     return keras.Model(below.input, hints, name="hints")
 
 

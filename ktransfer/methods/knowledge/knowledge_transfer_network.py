@@ -14,19 +14,10 @@ Source: Rusu et al. 2016, lateral connections. https://arxiv.org/abs/1606.04671
 import keras
 from keras import layers
 
-from ktransfer.errors import NotApplicable, unknown
-from ktransfer.layers import InferenceMode
+from ktransfer.errors import unknown
 from ktransfer.seeds import stream
-from ktransfer.surgery import (
-    adapt_input,
-    classifier,
-    copy,
-    copy_backbone,
-    freeze,
-    fresh,
-    head_layer,
-    inline,
-)
+from ktransfer.stages import read_sources, require_sources
+from ktransfer.surgery import classifier, copy_backbone, fresh, head_layer
 from ktransfer.training import fit
 
 
@@ -41,8 +32,7 @@ def transfer(
     layer="features",
     **training,
 ):
-    if not sources:
-        raise NotApplicable("no source is given; expected at least one.")
+    require_sources(sources)
     if layer not in ("features", "logits"):
         raise unknown("layer", layer, ("features", "logits"))
     # Cut after the fresh initialisation, whose streams are named by layer.
@@ -51,9 +41,7 @@ def transfer(
     if strength:
         model = _widened(model, target, sources, units, strength, layer, seed)
     fit(
-        # A graph of its own over the same layers: what `fit` does to the
-        # inputs of a partly frozen one keeps it from being saved.
-        inline(model) if strength else model,
+        model,
         target.train,
         steps=steps,
         learning_rate=learning_rate,
@@ -65,27 +53,15 @@ def transfer(
 
 def _widened(branch, target, sources, units, strength, layer, seed):
     """Return the sum of the logits of `branch` and of those of each source."""
-    inputs = keras.Input(target.image_shape, dtype="uint8", name="images")
+    inputs, known = read_sources(target, sources, layer=layer)
     terms = [branch(inputs)]
-    for number, source in enumerate(sources, start=1):
-        known = _knowledge(source, target, layer)
-        x = InferenceMode(known, name=f"source_{number}")(inputs)
-        if len(x.shape) > 2:
-            x = layers.Flatten(name=f"flatten_{number}")(x)
+    for number, x in enumerate(known, start=1):
         x = head_layer(units, f"project_{number}", seed, "relu")(x)
         if strength != 1:
             x = layers.Rescaling(strength, name=f"scale_{number}")(x)
         terms.append(_unbiased(target.num_classes, f"logits_{number}", seed)(x))
     outputs = layers.Add(name="sum")(terms)
     return keras.Model(inputs, outputs, name="knowledge_transfer_network")
-
-
-def _knowledge(source, target, layer):
-    """Return a frozen copy of the source, raw target images -> K_i(x)."""
-    whole = layer == "logits"
-    known = copy(source.model) if whole else copy_backbone(source.model)
-    freeze(known)
-    return adapt_input(known, target.image_shape)
 
 
 def _unbiased(units, name, seed):

@@ -16,13 +16,20 @@ Row: M10 (article 000, section 2.3), M14 (article 001, section 1).
 Source: You et al. 2017. https://doi.org/10.1145/3097983.3098135
 """
 
-import keras
 import numpy as np
-from keras import ops
 
 from ktransfer.errors import NotApplicable, unknown
-from ktransfer.stages import distill, held_out, small_network, teacher
+from ktransfer.stages import (
+    distill,
+    held_out,
+    mixture,
+    require_sources,
+    small_network,
+    teacher,
+)
 from ktransfer.training import predict
+
+_CHOICES = ("uniform", "validation_accuracy")
 
 
 def transfer(
@@ -60,7 +67,7 @@ def transfer(
     distill(
         student,
         target,
-        _mixture(teachers, shares, temperature),
+        mixture(teachers, shares, temperature),
         steps=left,
         seed=seed,
         temperature=temperature,
@@ -71,12 +78,10 @@ def transfer(
 
 
 def _check(sources, weights):
-    if not sources:
-        raise NotApplicable("no source is given; expected at least one.")
+    require_sources(sources)
     if isinstance(weights, str):
-        if weights not in ("uniform", "validation_accuracy"):
-            names = ("uniform", "validation_accuracy")
-            raise unknown("choice of weights", weights, names)
+        if weights not in _CHOICES:
+            raise unknown("choice of weights", weights, _CHOICES)
     elif len(weights) != len(sources) or min(weights) < 0 or not sum(weights):
         raise NotApplicable(
             f"weights {list(weights)} do not fit {len(sources)} teachers; "
@@ -92,21 +97,3 @@ def _shares(weights, teachers, validation):
         # One right answer more for each, so that they cannot all be 0.
         weights = [1 + np.sum(g == validation.y) for g in guesses]
     return np.asarray(weights, "float64") / np.sum(weights)
-
-
-def _mixture(teachers, shares, temperature):
-    """Return raw images -> T log of the mean of the softened probabilities.
-
-    As logits at this temperature they are that mean; a lone teacher is
-    returned as it is.
-    """
-    used = [(s, t) for s, t in zip(shares, teachers) if s > 0]
-    if len(used) == 1:
-        return used[0][1]
-    inputs = keras.Input(teachers[0].input.shape[1:], dtype="uint8")
-    terms = [
-        ops.log_softmax(t(inputs) / temperature) + float(np.log(s))
-        for s, t in used
-    ]
-    mixed = temperature * ops.logsumexp(ops.stack(terms), axis=0)
-    return keras.Model(inputs, mixed, name="mixture")

@@ -14,10 +14,15 @@ Source: Park et al. 2019, RKD. https://arxiv.org/abs/1904.05068
 """
 
 import keras
-from keras import layers, ops
+from keras import layers
 
-from ktransfer.layers import Beside, InferenceMode
-from ktransfer.losses import cross_entropy
+from ktransfer.layers import InferenceMode
+from ktransfer.losses import (
+    cross_entropy,
+    huber,
+    relative_distances,
+    triplet_angles,
+)
 from ktransfer.stages import small_network, teacher
 from ktransfer.surgery import cut, inline
 from ktransfer.training import fit
@@ -45,11 +50,11 @@ def transfer(
         total = cross_entropy(labels, outputs["logits"])
         own, given = outputs["student"], outputs["teacher"]
         if distance_strength:
-            apart = _huber(_distances(own), _distances(given))
+            apart = huber(relative_distances(own), relative_distances(given))
             total = total + distance_strength * apart
         if angle_strength:
-            total = total + angle_strength * _huber(
-                _angles(own), _angles(given)
+            total = total + angle_strength * huber(
+                triplet_angles(own), triplet_angles(given)
             )
         return total
 
@@ -69,50 +74,9 @@ def _compared(student, teach):
     """Return raw images -> logits, and the features of both networks."""
     mine = inline(student, tap=["features", "logits"])
     guide = InferenceMode(cut(teach, "features"), name="teacher")
-    logits, given = mine.output["logits"], guide(mine.input)
     outputs = {
-        "logits": logits,
+        "logits": mine.output["logits"],
         "student": layers.Flatten()(mine.output["features"]),
-        "teacher": layers.Flatten()(Beside()([logits, given])),
+        "teacher": layers.Flatten()(guide(mine.input)),
     }
     return keras.Model(mine.input, outputs, name="compared")
-
-
-def _lengths(features):
-    """Return the distances of all pairs, `(n, n)`.
-
-    The root is not taken at 0, where it has no gradient: equal images are at
-    distance 0, and without influence.
-    """
-    squares = ops.sum(ops.square(features[:, None] - features), axis=-1)
-    positive = squares > 0
-    root = ops.sqrt(ops.where(positive, squares, 1.0))
-    return ops.where(positive, root, 0.0)
-
-
-def _distances(features):
-    lengths = _lengths(features)
-    positive = ops.sum(ops.cast(lengths > 0, lengths.dtype))
-    mean = ops.sum(lengths) / ops.maximum(positive, 1.0)
-    return lengths / ops.where(mean > 0, mean, 1.0)
-
-
-def _angles(features):
-    """Return the cosines of the angles i-j-k, `(j, i, k)`; 0 beside a 0.
-
-    (f_i - f_j)(f_k - f_j)' comes from the products of all pairs, since all
-    differences of all triplets would cost several times the student.
-    """
-    lengths = _lengths(features)
-    centred = features - ops.mean(features, axis=0)
-    product = ops.matmul(centred, ops.transpose(centred))
-    dots = product - product[:, :, None] - product[:, None, :]
-    dots = dots + ops.diagonal(product)[:, None, None]
-    inverse = 1 / ops.where(lengths > 0, lengths, 1.0)
-    inverse = ops.where(lengths > 0, inverse, 0.0)
-    return dots * inverse[:, :, None] * inverse[:, None, :]
-
-
-def _huber(values, wanted):
-    error = ops.abs(values - ops.stop_gradient(wanted))
-    return ops.mean(ops.where(error < 1, 0.5 * ops.square(error), error - 0.5))

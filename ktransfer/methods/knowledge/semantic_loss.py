@@ -18,7 +18,7 @@ import keras
 from keras import ops
 
 from ktransfer import rules
-from ktransfer.layers import Beside, InferenceMode
+from ktransfer.layers import InferenceMode
 from ktransfer.losses import cross_entropy
 from ktransfer.surgery import classifier, copy_backbone
 from ktransfer.training import fit
@@ -74,9 +74,7 @@ def _judged(model, rule, streams):
     judge = InferenceMode(rule, name="rule")
     outputs = {}
     for name, x in inputs.items():
-        logits = model(x)
-        allowed = Beside()([logits, judge(x)])
-        outputs[name] = {"logits": logits, "allowed": allowed}
+        outputs[name] = {"logits": model(x), "allowed": judge(x)}
     return keras.Model(inputs, outputs)
 
 
