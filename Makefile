@@ -38,7 +38,7 @@ report: $(BIN)/.core ## draw the headline again from its committed records
 	$(BIN)/ktransfer report cifar10-mnist --results '$(RESULTS)'
 
 test: $(BIN)/.dev ## the tests, without network
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses '$(JOBS)'
 
 lint: $(BIN)/.dev ## ruff and mypy
 	$(BIN)/ruff check .

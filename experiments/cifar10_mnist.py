@@ -61,17 +61,19 @@ def _run(method, labels, seed, source_seed):
     )
 
 
-def figures(records):
+def figures(records, mix=False):
     """Return the figures of `records`, name -> figure."""
     target = records[0]["target_origin"]
     source = next(x["source_origins"][0] for x in records if x["sources"])
     return {
         "accuracy": plots.accuracy_against_labels(
             records,
+            mix=mix,
             title=f"{source} to {target}: accuracy against labels",
         ),
         "gain": plots.forest(
             records,
+            mix=mix,
             title=f"{source} to {target}: gain over training from scratch",
             subtitle="10 labels per class, 600 steps",
             labels_per_class=10,

@@ -31,6 +31,7 @@ _HOME = {
     "KTransferError": "errors",
 }
 _MODULES = (
+    "arms",
     "backbones",
     "data",
     "errors",

@@ -251,11 +251,8 @@ def _run(options):
     if experiment:
         _show(experiment, planned, options)
     else:
-        print(
-            report.to_terminal(
-                report.table(runs.collect(options.results, planned))
-            )
-        )
+        records = runs.collect(options.results, planned)
+        print(report.to_terminal(report.table(records, mix=options.mix)))
     print(
         f"{count} of {len(planned)} runs carried out in "
         f"{time.monotonic() - start:.0f} s, the others were there.",
@@ -360,14 +357,15 @@ def result_block(name, records, results="results"):
 
 def _show(experiment, planned, options):
     records = runs.collect(options.results, planned)
+    rows = report.table(records, mix=options.mix)
     folder = Path(options.results) / experiment.__name__
     written = report.write(
         folder,
         records,
-        experiment.figures(records),
+        experiment.figures(records, mix=options.mix),
         mix=options.mix,
     )
-    print(report.to_terminal(report.table(records)))
+    print(report.to_terminal(rows))
     print(*(f"written: {path}" for path in written), sep="\n")
 
 

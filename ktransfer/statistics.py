@@ -1,25 +1,30 @@
-"""Paired intervals over seeds: what a set of records lets one say.
+"""Intervals and tests over seeds: what numbers, and gains, let one say.
 
-Pure functions of numbers and records, NumPy only. Accuracies, gains and
-intervals are fractions (0 to 1), never percentage points. A record is the
-dict that `runs` reads; an *arm* is one method at one setting; a *cell* is one
-arm on one target at one number of labels per class.
+NumPy only. Accuracies, gains and intervals are fractions (0 to 1), never
+percentage points. What is compared with what, `arms` says.
 """
 
 import functools
-import json
 import math
-from collections import Counter
 from typing import NamedTuple
 
 import numpy as np
 
-from ktransfer.errors import KTransferError
+# `Cell`, `arms` and `require_comparable` are for the callers of `gain_over`.
+from ktransfer.arms import (  # noqa: F401
+    Cell,
+    arms,
+    baseline_arm,
+    cells,
+    pair,
+    require_comparable,
+)
 
-CONTROLS = ("scratch", "random_features", "majority")
 LEVEL = 0.95
+POWER = 0.8
 MINIMUM_UNITS = 5
 LARGEST_ENUMERATION = 20
+_TINY = 1e-300
 
 
 class Interval(NamedTuple):
@@ -32,26 +37,6 @@ class Interval(NamedTuple):
     low: float
     high: float
     count: int  # type: ignore[assignment]
-
-
-class Pairs(NamedTuple):
-    """Accuracies of an arm and of its baseline on the units both have.
-
-    `units` is a list of (target, labels_per_class, seed); `values` and
-    `baselines` have shape (units,) and are averages over source seeds.
-    """
-
-    units: list
-    values: np.ndarray
-    baselines: np.ndarray
-
-
-class Cell(NamedTuple):
-    """The key of a cell; `labels_per_class` is None for all labels."""
-
-    target: str
-    labels_per_class: int | None
-    arm: str
 
 
 class Gain(NamedTuple):
@@ -67,9 +52,6 @@ class Gain(NamedTuple):
     p_value: float
     sign_flip: float
     detectable: float
-
-
-# --- Student's t -----------------------------------------------------------
 
 
 def incomplete_beta(x, a, b):
@@ -93,23 +75,22 @@ def incomplete_beta(x, a, b):
 
 
 def _beta_fraction(x, a, b):
-    tiny = 1e-300
-    c, d = 1.0, 1.0 / _away_from_zero(1.0 - (a + b) * x / (a + 1.0), tiny)
+    c, d = 1.0, 1.0 / _away_from_zero(1.0 - (a + b) * x / (a + 1.0))
     result = d
     for m in range(1, 10_000):
         even = m * (b - m) * x / ((a + 2 * m - 1) * (a + 2 * m))
         odd = -(a + m) * (a + b + m) * x / ((a + 2 * m) * (a + 2 * m + 1))
         for term in (even, odd):
-            d = 1.0 / _away_from_zero(1.0 + term * d, tiny)
-            c = _away_from_zero(1.0 + term / c, tiny)
+            d = 1.0 / _away_from_zero(1.0 + term * d)
+            c = _away_from_zero(1.0 + term / c)
             result *= c * d
         if abs(c * d - 1.0) < 1e-16:
             break
     return result
 
 
-def _away_from_zero(value, tiny):
-    return value if abs(value) > tiny else tiny
+def _away_from_zero(value):
+    return value if abs(value) > _TINY else _TINY
 
 
 def _upper_tail(t, degrees):
@@ -154,15 +135,11 @@ def _upper_quantile(tail, degrees):
     return middle
 
 
-# --- Intervals and tests over units ----------------------------------------
-
-
-def mean_interval(values, level=LEVEL):
-    """Return the two-sided t-interval of the mean along the last axis.
+def mean_interval(values):
+    """Return the 95 % t-interval of the mean along the last axis.
 
     Args:
         values: shape (..., units).
-        level: coverage of the interval.
 
     Returns:
         An `Interval` whose fields have shape (...); `low` and `high` are nan
@@ -177,11 +154,11 @@ def mean_interval(values, level=LEVEL):
     if count < 2:
         return Interval(mean, nothing, nothing, count)
     error = values.std(axis=-1, ddof=1) / math.sqrt(count)
-    half = t_quantile(0.5 + level / 2.0, count - 1) * error
+    half = t_quantile(0.5 + LEVEL / 2.0, count - 1) * error
     return Interval(mean, mean - half, mean + half, count)
 
 
-def paired_interval(values, baseline, level=LEVEL):
+def paired_interval(values, baseline):
     """Return the t-interval of `values - baseline`, unit by unit.
 
     Args:
@@ -196,7 +173,7 @@ def paired_interval(values, baseline, level=LEVEL):
             f"paired values need equal shapes, got {values.shape} and "
             f"{baseline.shape}"
         )
-    return mean_interval(values - baseline, level)
+    return mean_interval(values - baseline)
 
 
 def t_test_p_value(differences):
@@ -246,8 +223,8 @@ def holm(p_values):
     return adjusted
 
 
-def detectable_difference(differences, power=0.8, level=LEVEL):
-    """Return the smallest mean that a t-test finds with this `power`.
+def detectable_difference(differences):
+    """Return the smallest mean that a t-test finds with 80 % power.
 
     The usual sum of two quantiles, scaled by the standard error of the
     `differences` (units,); nan below two units.
@@ -256,8 +233,8 @@ def detectable_difference(differences, power=0.8, level=LEVEL):
     count = len(differences)
     if count < 2:
         return math.nan
-    quantiles = t_quantile(0.5 + level / 2.0, count - 1)
-    quantiles += t_quantile(power, count - 1)
+    quantiles = t_quantile(0.5 + LEVEL / 2.0, count - 1)
+    quantiles += t_quantile(POWER, count - 1)
     return quantiles * float(differences.std(ddof=1)) / math.sqrt(count)
 
 
@@ -275,274 +252,6 @@ def negative_transfer(interval):
     return bool(interval.high < 0.0)
 
 
-# --- Records ---------------------------------------------------------------
-
-
-def accuracy(record):
-    """Return a record's test accuracy as it enters an aggregate.
-
-    A diverged run counts with the worst value there is, 0. A failed or
-    inapplicable one has no value: nan.
-    """
-    if record["status"] not in ("ok", "diverged"):
-        return math.nan
-    if diverged(record):
-        return 0.0
-    return float(record["test_accuracy"])
-
-
-def diverged(record):
-    """Return whether a run left the finite numbers, its metric included."""
-    if record["status"] == "diverged":
-        return True
-    value = record.get("test_accuracy")
-    return record["status"] == "ok" and (
-        value is None or not math.isfinite(value)
-    )
-
-
-def require_comparable(records, mix=False):
-    """Refuse records that should not share a table; return the environments.
-
-    Args:
-        records: the records of one table or figure.
-        mix: accept several numeric environments.
-
-    Returns:
-        The number of numeric environments that made the measured records.
-
-    Raises:
-        KTransferError: `E_RECORD` for one target of several origins, or for
-            several environments without `mix`.
-    """
-    measured = [r for r in records if r["status"] in ("ok", "diverged")]
-    origins = {}
-    for record in measured:
-        origins.setdefault(record["target"], set()).add(
-            record.get("target_origin")
-        )
-    for target, names in origins.items():
-        if len(names) > 1:
-            raise KTransferError(
-                "E_RECORD",
-                f"target {target!r} has records of different data: "
-                f"{', '.join(sorted(map(str, names)))}; expected one origin. "
-                "Rerun the experiment on one of them.",
-            )
-    environments = {record.get("numerics") for record in measured}
-    if len(environments) > 1 and not mix:
-        raise KTransferError(
-            "E_RECORD",
-            f"records of {len(environments)} numeric environments "
-            f"({', '.join(sorted(map(str, environments)))}); expected one. "
-            "Rerun the older records, or mix them knowingly with mix=True.",
-        )
-    return len(environments)
-
-
-def ordered(records):
-    """Return the records in one order, whatever the order they came in."""
-    return sorted(records, key=_record_order)
-
-
-def _record_order(record):
-    labels, source_seed = record["labels_per_class"], record.get("source_seed")
-    return (
-        record["target"],
-        math.inf if labels is None else labels,
-        record["method"],
-        json.dumps(_settings(record), sort_keys=True),
-        record.get("steps") or 0,
-        record["seed"],
-        -1 if source_seed is None else source_seed,
-    )
-
-
-def arms(records):
-    """Group records by arm, the method at one setting.
-
-    Returns:
-        A dict from label to records, in the order of first appearance. The
-        label is the method's name; where its records differ in sources or
-        hyper-parameters these follow in brackets, and so does a number of
-        steps that is not the usual one of its target and label budget.
-    """
-    varying = _varying_settings(records)
-    usual = _usual_steps(records)
-    groups = {}
-    for record in records:
-        label = _arm_label(record, varying[record["method"]], usual)
-        groups.setdefault(label, []).append(record)
-    return groups
-
-
-def _settings(record):
-    settings = dict(record.get("hyperparameters") or {})
-    settings["from"] = "+".join(record.get("sources") or ())
-    return {key: json.dumps(settings[key]) for key in settings}
-
-
-def _varying_settings(records):
-    seen = {}
-    for record in records:
-        seen.setdefault(record["method"], []).append(_settings(record))
-    return {
-        method: sorted(
-            key
-            for key in set().union(*settings)
-            if len({setting.get(key) for setting in settings}) > 1
-        )
-        for method, settings in seen.items()
-    }
-
-
-def _usual_steps(records):
-    methods = {
-        (r["target"], r["labels_per_class"], r["method"], r.get("steps"))
-        for r in records
-        if r.get("steps") and r["status"] != "not_applicable"
-    }
-    counts = {}
-    for target, labels, _, steps in methods:
-        counts.setdefault((target, labels), Counter())[steps] += 1
-    return {
-        place: min(count, key=lambda steps: (-count[steps], steps))
-        for place, count in counts.items()
-    }
-
-
-def _arm_label(record, varying, usual):
-    settings = dict(record.get("hyperparameters") or {})
-    parts = []
-    for key in varying:
-        if key == "from":
-            parts.append(f"from {'+'.join(record.get('sources') or ('none',))}")
-        elif key in settings:
-            value = settings[key]
-            text = value if isinstance(value, str) else json.dumps(value)
-            parts.append(f"{key}={text}")
-    reference = usual.get((record["target"], record["labels_per_class"]))
-    steps = record.get("steps")
-    if steps and reference and steps != reference:
-        parts.append(f"{steps / reference:.3g}x steps")
-    method = record["method"]
-    return f"{method} ({', '.join(parts)})" if parts else method
-
-
-def _source_seeds(records):
-    """Group accuracies: unit -> source seed -> accuracy."""
-    units = {}
-    for record in records:
-        if math.isnan(value := accuracy(record)):
-            continue
-        key = record["target"], record["labels_per_class"], record["seed"]
-        seeds = units.setdefault(key, {})
-        source_seed = record.get("source_seed")
-        if source_seed in seeds:
-            raise KTransferError(
-                "E_RECORD",
-                f"{record['method']}: seed {record['seed']} with source seed "
-                f"{source_seed} was recorded twice for one arm on "
-                f"{record['target']!r}; expected one record a run. Remove one.",
-            )
-        seeds[source_seed] = value
-    return units
-
-
-def _order(unit):
-    target, labels, seed = unit
-    return target, math.inf if labels is None else labels, seed
-
-
-def seed_accuracies(records):
-    """Return a cell's accuracies, averaged over source seeds.
-
-    Returns:
-        (seeds, values): a sorted list and an array of shape (seeds,).
-
-    Raises:
-        KTransferError: `E_RECORD` when one run was recorded twice.
-    """
-    units = _source_seeds(records)
-    ordered = sorted(units, key=_order)
-    values = [np.mean(list(units[unit].values())) for unit in ordered]
-    return [unit[2] for unit in ordered], np.array(values, dtype=float)
-
-
-def pair(records, baseline_records):
-    """Join an arm with its baseline, unit by unit.
-
-    Runs meet on target, labels per class, seed and source seed; a run without
-    a source meets every source seed of the other side. The seed is the unit
-    of replication, so source seeds are averaged here.
-
-    Returns:
-        `Pairs`, sorted by unit; units that one side lacks are not in it.
-
-    Raises:
-        KTransferError: `E_RECORD` when one run was recorded twice.
-    """
-    left, right = _source_seeds(records), _source_seeds(baseline_records)
-    units, values, baselines = [], [], []
-    for unit in sorted(left.keys() & right.keys(), key=_order):
-        matched = _match(left[unit], right[unit])
-        if matched:
-            units.append(unit)
-            values.append(np.mean([value for value, _ in matched]))
-            baselines.append(np.mean([value for _, value in matched]))
-    return Pairs(
-        units, np.array(values, dtype=float), np.array(baselines, dtype=float)
-    )
-
-
-def _match(values, baselines):
-    matched = []
-    for source_seed, value in values.items():
-        if source_seed is None and None not in baselines:
-            matched.append((value, np.mean(list(baselines.values()))))
-        elif source_seed in baselines:
-            matched.append((value, baselines[source_seed]))
-        elif None in baselines:
-            matched.append((value, baselines[None]))
-    return matched
-
-
-def cells(records):
-    """Group records by `Cell`, in the order of first appearance."""
-    groups = {}
-    for arm, members in arms(records).items():
-        for record in members:
-            cell = Cell(record["target"], record["labels_per_class"], arm)
-            groups.setdefault(cell, []).append(record)
-    return groups
-
-
-def baseline_arm(records, baseline="scratch"):
-    """Return the label of the arm that `baseline` names, or None.
-
-    An arm's own label names it; a method's name does where the method has one
-    arm at the usual number of steps.
-
-    Raises:
-        KTransferError: `E_ARGUMENT` when the method has several such arms.
-    """
-    labels = arms(records)
-    if baseline in labels:
-        return baseline
-    found = [
-        label
-        for label, members in labels.items()
-        if members[0]["method"] == baseline and "x steps)" not in label
-    ]
-    if len(found) > 1:
-        raise KTransferError(
-            "E_ARGUMENT",
-            f"the baseline {baseline!r} has {len(found)} arms: "
-            f"{', '.join(sorted(found))}; expected one. Name one of them.",
-        )
-    return found[0] if found else None
-
-
 def gain_over(records, baseline="scratch"):
     """Return the paired gain of every cell over the baseline's.
 
@@ -555,7 +264,7 @@ def gain_over(records, baseline="scratch"):
         shares no unit with the baseline has a gain of nan over 0 units.
 
     Raises:
-        KTransferError: see `baseline_arm` and `pair`.
+        KTransferError: see `arms.baseline_arm` and `arms.pair`.
     """
     groups = cells(records)
     name = baseline_arm(records, baseline)

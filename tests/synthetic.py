@@ -62,7 +62,6 @@ def record(method="fine_tuning", **fields):
         "total_parameters": 529_930,
         "trainable_parameters": 529_930,
         "seconds": 2.0,
-        "source_seconds": 0.0 if control else 180.0,
         "stale": False,
         "target_origin": "MNIST",
         "source_origins": [] if control else ["CIFAR-10-q75"],

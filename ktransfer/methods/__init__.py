@@ -119,7 +119,7 @@ def _describe(name, file, _version):
     }
     if arguments.kwarg:
         # What a method hands on to `fit`.
-        defaults["batch_size"] = 64
+        defaults = {"learning_rate": 1e-3, "batch_size": 64} | defaults
     least = required + (1 if arguments.vararg else 0)
     return Description(
         name,

@@ -46,9 +46,8 @@ def transfer(
 ):
     _check(sources, weights)
     training["learning_rate"] = learning_rate
-    taught, validation = target, None
-    if weights == "validation_accuracy":
-        taught, validation = held_out(target, seed)
+    held = weights == "validation_accuracy"
+    taught, validation = held_out(target, seed) if held else (target, None)
     teachers, left = [], steps
     for number, source in enumerate(sources, start=1):
         teach, rest = teacher(

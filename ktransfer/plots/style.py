@@ -1,0 +1,251 @@
+"""One look for all figures: colours, markers, the page, marks and files.
+
+A method has one colour and one marker in every figure: the colour is its
+family's hue, lighter or darker by a hash of its name, and the marker is a
+hash too.
+"""
+
+import contextlib
+import hashlib
+import io
+import textwrap
+from pathlib import Path
+
+import numpy as np
+
+from ktransfer import files
+from ktransfer.errors import KTransferError
+from ktransfer.plots import words
+
+# Okabe and Ito's colours, and two of Tol's in place of yellow and black.
+_HUES = {
+    "feature": "#0072B2",
+    "parameter": "#D55E00",
+    "structure": "#009E73",
+    "knowledge": "#CC79A7",
+    "fusion": "#56B4E9",
+    "multitask": "#999933",
+    "finetuning": "#E69F00",
+    "domain": "#882255",
+}
+FAMILIES = ("baselines", *_HUES)
+_CONTROL_COLOURS = {
+    "scratch": "#000000",
+    "random_features": "#7F7F7F",
+    "majority": "#B0B0B0",
+}
+_CONTROL_MARKERS = {"scratch": "s", "random_features": "D", "majority": "X"}
+_MARKERS = "ov^<>dpP*h"
+_MARKER_SIZES = {"*": 1.45, "P": 1.15, "d": 1.15, "D": 0.9, "s": 0.95}
+_SHADES = (-0.4, -0.2, 0.0, 0.18, 0.34)
+MUTED = "#5A5A5A"
+
+SIZE = 9.0
+_STYLE = {
+    "font.family": ["DejaVu Sans"],
+    "font.size": SIZE,
+    "text.parse_math": False,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.edgecolor": "#808080",
+    "axes.linewidth": 0.8,
+    "axes.labelcolor": "#303030",
+    "xtick.color": "#808080",
+    "ytick.color": "#808080",
+    "xtick.labelcolor": "#303030",
+    "ytick.labelcolor": "#303030",
+    "svg.hashsalt": "ktransfer",
+    "svg.fonttype": "path",
+    "figure.dpi": 100,
+}
+WIDTH = 10.0
+_DOTS_PER_INCH = 150
+
+
+@contextlib.contextmanager
+def in_style():
+    """Draw under matplotlib's defaults and ours, whatever a matplotlibrc says.
+
+    Raises:
+        KTransferError: `E_MISSING_PACKAGE` without matplotlib.
+    """
+    try:
+        import matplotlib
+    except ImportError as error:
+        raise KTransferError(
+            "E_MISSING_PACKAGE",
+            "figures need matplotlib, which is not installed; "
+            "run `pip install matplotlib`.",
+        ) from error
+    with matplotlib.rc_context():
+        matplotlib.rcdefaults()
+        matplotlib.rcParams.update(_STYLE)
+        yield
+
+
+def _hash(text):
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big")
+
+
+def colour(method, family):
+    """Return the one colour of a method, as (red, green, blue) in 0 to 1."""
+    from matplotlib.colors import to_rgb
+
+    if method in _CONTROL_COLOURS:
+        return to_rgb(_CONTROL_COLOURS[method])
+    hues = list(_HUES.values())
+    hue = _HUES.get(family, hues[_hash(family) % len(hues)])
+    base = np.array(to_rgb("#404040" if family == "baselines" else hue))
+    shade = _SHADES[_hash(method) % len(_SHADES)]
+    towards = 1.0 if shade > 0 else 0.0
+    mixed = base + abs(shade) * (towards - base)
+    return tuple(float(channel) for channel in mixed)
+
+
+def markers(arms):
+    """Return a dict arm -> marker.
+
+    Args:
+        arms: dict from an arm's label to its (method, family).
+
+    An arm keeps the marker of its hash unless one earlier in the alphabet has
+    it in this figure: then it gets the next free one, or, where none is free,
+    the next that no arm of its colour has.
+    """
+    chosen, taken = {}, set()
+    for arm in sorted(arms):
+        tint = colour(*arms[arm])
+        first = _hash(arm) % len(_MARKERS)
+        choices = _MARKERS[first:] + _MARKERS[:first]
+        used = {marker for _, marker in taken}
+        free = [m for m in choices if m not in used]
+        free += [m for m in choices if (tint, m) not in taken]
+        marker = _CONTROL_MARKERS.get(arm, (free or choices)[0])
+        taken.add((tint, marker))
+        chosen[arm] = marker
+    return chosen
+
+
+def inches(text, size=SIZE):
+    """Return the width of the widest line; call it within `in_style`."""
+    from matplotlib.font_manager import FontProperties
+    from matplotlib.textpath import text_to_path
+
+    font = FontProperties(size=size)
+    measure = text_to_path.get_text_width_height_descent
+    lines = text.split("\n")
+    return max(measure(line, font, False)[0] for line in lines) / 72
+
+
+def page(height, title, subtitle, footer):
+    """Return a figure with its texts; `height` in inches is for the rest.
+
+    Returns:
+        (figure, top, bottom): the inches from the lower edge between which
+        the caller may draw.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    heading = [
+        (12.0, "#000000", textwrap.wrap(words.plain(title), 92)),
+        (SIZE, MUTED, textwrap.wrap(words.plain(subtitle), 132)),
+    ]
+    footing = [line for text in footer for line in textwrap.wrap(text, 145)]
+    above = 0.12 + sum(0.0215 * size * len(lines) for size, _, lines in heading)
+    below = 0.1 + 0.17 * len(footing)
+    figure = Figure(figsize=(WIDTH, above + height + below))
+    FigureCanvasAgg(figure)
+    y = above + height + below - 0.1
+    for size, tint, lines in heading:
+        for line in lines:
+            write(figure, 0.12, y, line, fontsize=size, color=tint, va="top")
+            y -= 0.0215 * size
+    for number, line in enumerate(footing):
+        y = below - 0.06 - 0.17 * number
+        write(figure, 0.12, y, line, fontsize=8, color=MUTED, va="top")
+    return figure, below + height, below
+
+
+def write(figure, x, y, text, **options):
+    """Put `text` at (x, y) inches from the lower left corner."""
+    options = {"va": "center", **options}
+    figure.text(x, y, text, transform=figure.dpi_scale_trans, **options)
+
+
+def axes(figure, left, bottom, right, top):
+    """Return axes between these inches from the lower left corner."""
+    width, height = figure.get_size_inches()
+    return figure.add_axes(
+        (
+            left / width,
+            bottom / height,
+            (right - left) / width,
+            (top - bottom) / height,
+        )
+    )
+
+
+def fence(values):
+    """Return (low, high) outside which a value would squash the axis."""
+    first, third = np.quantile(values, (0.25, 0.75))
+    slack = 3.0 * max(third - first, 2.0)
+    return first - slack, third + slack
+
+
+def dots(axes, xs, ys, tint, gid):
+    """Plot single runs or seeds."""
+    axes.plot(
+        xs,
+        ys,
+        linestyle="none",
+        marker="o",
+        markersize=3.3,
+        markeredgewidth=0,
+        color=tint,
+        alpha=0.4,
+        gid=gid,
+    )
+
+
+def means(axes, xs, ys, tint, marker, size=7.0, **options):
+    """Plot means, with a white edge that parts them from what they cover."""
+    return axes.plot(
+        xs,
+        ys,
+        marker=marker,
+        markersize=size * _MARKER_SIZES.get(marker, 1.0),
+        color=tint,
+        markeredgecolor="white",
+        markeredgewidth=0.6,
+        **options,
+    )
+
+
+def save(figure, path):
+    """Write the `figure` to `path`, a .png or .svg, by rename.
+
+    Two builds of one figure give equal bytes: no date, no version of any
+    software is stored.
+
+    Raises:
+        KTransferError: `E_ARGUMENT` for another suffix, and what
+            `files.write` raises.
+    """
+    path = Path(path)
+    kind = path.suffix.lower().lstrip(".")
+    metadata = {
+        "png": {"Software": None},
+        "svg": {"Date": None, "Creator": None},
+    }
+    if kind not in metadata:
+        raise KTransferError(
+            "E_ARGUMENT",
+            f"cannot save a figure as {path.name!r}; expected .png or .svg.",
+        )
+    buffer = io.BytesIO()
+    with in_style():
+        figure.savefig(
+            buffer, format=kind, dpi=_DOTS_PER_INCH, metadata=metadata[kind]
+        )
+    files.write(path, buffer.getvalue())

@@ -1,0 +1,194 @@
+"""Records as rows: one a cell, with its accuracy, gain, counts and badge.
+
+Rows hold fractions. A badge is a claim, so it asks for five seeds, an interval
+without 0, Holm's correction over all arms of the table, and a gain no smaller
+than the smallest that the seeds can detect with 80 % power.
+"""
+
+import math
+from statistics import median
+
+import numpy as np
+
+from ktransfer import arms, statistics
+
+SIGNIFICANCE = 0.05
+COLUMNS = (
+    "experiment",
+    "target",
+    "target_origin",
+    "labels_per_class",
+    "family",
+    "method",
+    "arm",
+    "source",
+    "n",
+    "accuracy",
+    "accuracy_low",
+    "accuracy_high",
+    "gain",
+    "gain_low",
+    "gain_high",
+    "p_value",
+    "sign_flip",
+    "detectable",
+    "badge",
+    "seconds",
+    "trainable_parameters",
+    "total_parameters",
+    "ok",
+    "diverged",
+    "failed",
+    "not_applicable",
+    "stale",
+    "labels",
+    "source_seeds",
+    "baseline",
+    "environments",
+    "reason",
+)
+_NO_GAIN = statistics.Gain(
+    statistics.Interval(math.nan, math.nan, math.nan, 0),
+    np.empty(0),
+    [],
+    math.nan,
+    math.nan,
+    math.nan,
+)
+
+
+def table(records, baseline="scratch", mix=False):
+    """Return one row a cell: an arm at one number of labels per class.
+
+    Args:
+        records: of any number of targets and budgets.
+        baseline: a method with one arm, or an arm's label.
+        mix: accept records of several numeric environments, and count them.
+
+    Returns:
+        A list of dicts with the keys `COLUMNS`, by target, labels per class
+        and falling accuracy; inapplicable arms come last. Accuracies and
+        gains are fractions, nan where there is none; `labels` is the mean
+        number of labelled images per class; `badge` is one of better, worse,
+        undecided, too few seeds, control and not applicable.
+
+    Raises:
+        KTransferError: `E_RECORD` for records that should not meet, and what
+            `statistics.gain_over` raises.
+    """
+    environments = arms.require_comparable(records, mix)
+    records = arms.ordered(records)
+    gains = statistics.gain_over(records, baseline)
+    cells = arms.cells(records)
+    badges = _badges(cells, gains)
+    baseline = arms.baseline_arm(records, baseline) or baseline
+    rows = []
+    for cell, members in cells.items():
+        row = {
+            **_identity(cell, members),
+            **_numbers(members, gains.get(cell, _NO_GAIN)),
+            **_counts(members),
+            "badge": badges[cell],
+            "baseline": baseline,
+            "environments": environments,
+        }
+        rows.append({key: row[key] for key in COLUMNS})
+    return sorted(rows, key=_row_order)
+
+
+def _row_order(row):
+    mean = row["accuracy"]
+    return (
+        row["target"],
+        arms.budget(row["labels_per_class"]),
+        row["badge"] == "not applicable",
+        math.inf if math.isnan(mean) else -mean,
+        row["arm"],
+    )
+
+
+def _identity(cell, members):
+    first = members[0]
+    labels = [r["num_labels"] / r["num_classes"] for r in members]
+    reasons = dict.fromkeys(r["reason"] for r in members if r["reason"])
+    return {
+        "experiment": first["experiment"],
+        "target": cell.target,
+        "target_origin": first["target_origin"],
+        "labels_per_class": cell.labels_per_class,
+        "family": first["family"],
+        "method": first["method"],
+        "arm": cell.arm,
+        "source": "+".join(first["source_origins"]),
+        "labels": sum(labels) / len(labels),
+        "reason": "; ".join(reasons),
+    }
+
+
+def _numbers(members, gain):
+    accuracy = statistics.mean_interval(arms.seed_accuracies(members))
+    return {
+        "n": accuracy.count,
+        "accuracy": accuracy.mean,
+        "accuracy_low": accuracy.low,
+        "accuracy_high": accuracy.high,
+        "gain": gain.interval.mean,
+        "gain_low": gain.interval.low,
+        "gain_high": gain.interval.high,
+        "p_value": gain.p_value,
+        "sign_flip": gain.sign_flip,
+        "detectable": gain.detectable,
+        "seconds": _over_runs(median, members, "seconds"),
+        "trainable_parameters": _over_runs(
+            max, members, "trainable_parameters"
+        ),
+        "total_parameters": _over_runs(max, members, "total_parameters"),
+    }
+
+
+def _over_runs(combine, members, key):
+    values = arms.values(members, key)
+    return combine(values) if values else math.nan
+
+
+def _counts(members):
+    status = [record["status"] for record in members]
+    num_diverged = sum(map(arms.diverged, members))
+    return {
+        "ok": status.count("ok") + status.count("diverged") - num_diverged,
+        "diverged": num_diverged,
+        "failed": status.count("failed"),
+        "not_applicable": status.count("not_applicable"),
+        "stale": sum(record["stale"] for record in members),
+        "source_seeds": len({r["source_seed"] for r in members} - {None}),
+    }
+
+
+def _badges(cells, gains):
+    """Return a dict `Cell` -> badge."""
+    compared = [
+        cell
+        for cell, members in cells.items()
+        if cell in gains and members[0]["method"] not in arms.CONTROLS
+    ]
+    adjusted = statistics.holm([gains[cell].p_value for cell in compared])
+    badges = {
+        cell: _badge(gains[cell], p_value)
+        for cell, p_value in zip(compared, adjusted, strict=True)
+    }
+    for cell, members in cells.items():
+        badges.setdefault(cell, "control")
+        if all(r["status"] == "not_applicable" for r in members):
+            badges[cell] = "not applicable"
+    return badges
+
+
+def _badge(gain, adjusted):
+    interval = gain.interval
+    if not statistics.verdict_allowed(interval.count):
+        return "too few seeds"
+    if adjusted > SIGNIFICANCE or abs(interval.mean) < gain.detectable:
+        return "undecided"
+    if statistics.negative_transfer(interval):
+        return "worse"
+    return "better" if interval.low > 0.0 else "undecided"

@@ -1,0 +1,137 @@
+"""Rows as sentences: what stands above and below a table."""
+
+from statistics import median
+
+from ktransfer import arms, statistics
+from ktransfer.plots import words
+
+
+def missing_controls(rows):
+    """Return the controls without a measured run, as short texts.
+
+    A control that is there at some label budgets only is named with the
+    budgets that lack it.
+    """
+    places = dict.fromkeys(map(_place, rows))
+    found = {(*_place(row), row["method"]) for row in rows if row["n"]}
+    missing = []
+    for control in arms.CONTROLS:
+        lacking = [place for place in places if (*place, control) not in found]
+        if len(lacking) == len(places):
+            missing.append(control)
+        elif lacking:
+            where = ", ".join(_place_text(rows, place) for place in lacking)
+            missing.append(f"{control} ({where})")
+    return missing
+
+
+def _place(row):
+    return row["target"], row["labels_per_class"]
+
+
+def _place_text(rows, place):
+    """Return the label budget, and the target where `rows` have several."""
+    target, labels_per_class = place
+    text = words.labels(labels_per_class)
+    several = len({row["target"] for row in rows}) > 1
+    return f"{target}, {text}" if several else text
+
+
+def headline(rows):
+    """Return the sentences above a table: data, runs, seeds, cautions."""
+    counts = {row["n"] for row in rows if row["n"]}
+    most = max(counts, default=0)
+    num_sources = max((row["source_seeds"] for row in rows), default=0)
+    sentences = [
+        words.data(
+            {row["source"] for row in rows},
+            {row["target_origin"] for row in rows},
+        ),
+        f"{_runs_text(rows)}; {words.seeds(counts, num_sources, 'x')}; "
+        "95 % t-intervals over seeds, gains paired by seed",
+    ]
+    if not statistics.verdict_allowed(most):
+        number = words.count(most, "seed")
+        sentences.append(f"smoke run: {number}, no verdict")
+    if num_sources == 1:
+        sentences.append("conditional on one source network")
+    if stale := sum(row["stale"] for row in rows):
+        number = words.count(stale, "stale run")
+        sentences.append(f"{number}, of older code or data")
+    if rows and (number := rows[0]["environments"]) > 1:
+        sentences.append(f"{number} numeric environments mixed")
+    return sentences
+
+
+def _runs_text(rows):
+    totals = {
+        status: sum(row[status] for row in rows)
+        for status in ("ok", "diverged", "failed")
+    }
+    faults = [
+        f"{totals[status]:,} {status}"
+        for status in ("diverged", "failed")
+        if totals[status]
+    ]
+    extra = f" ({', '.join(faults)})" if faults else ""
+    return words.count(sum(totals.values()), "run") + extra
+
+
+def notes(rows):
+    """Return the sentences below a table: badges, power, faulty runs."""
+    lines = []
+    compared = [
+        r for r in rows if r["badge"] in ("better", "worse", "undecided")
+    ]
+    if compared:
+        smallest = 100 * median(row["detectable"] for row in compared)
+        lines.append(
+            "better and worse: the 95 % interval of the gain excludes 0 and "
+            f"Holm's correction over "
+            f"{words.count(len(compared), 'comparison')} holds; the smallest "
+            "gain that these seeds find with 80 % power is "
+            f"{smallest:.1f} pp (median)"
+        )
+    for row in rows:
+        runs = row["ok"] + row["diverged"] + row["failed"]
+        where = f"{row['arm']}, {_place_text(rows, _place(row))}"
+        if row["diverged"]:
+            lines.append(
+                f"{where}: {row['diverged']} of {runs} runs diverged, counted "
+                "as accuracy 0"
+            )
+        if row["failed"]:
+            lines.append(
+                f"{where}: {row['failed']} of {runs} runs failed"
+                + (f": {row['reason']}" if row["reason"] else "")
+            )
+    return lines
+
+
+def groups(rows):
+    """Return pairs (title, rows): the measured rows of one budget each."""
+    places = {}
+    for row in rows:
+        if row["badge"] != "not applicable":
+            places.setdefault(_place(row), []).append(row)
+    return [
+        (_title(place, members), members) for place, members in places.items()
+    ]
+
+
+def _title(place, rows):
+    target, labels_per_class = place
+    title = f"{target}, {words.labels(labels_per_class)}"
+    if labels_per_class is None:
+        mean = sum(row["labels"] for row in rows) / len(rows)
+        title += f" ({mean:,.0f} per class)"
+    return title
+
+
+def inapplicable(rows):
+    """Return a dict arm -> reason, each arm once."""
+    return {
+        row["arm"]: row["reason"] or "no reason given"
+        for row in rows
+        if row["badge"] == "not applicable"
+    }

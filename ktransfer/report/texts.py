@@ -1,0 +1,205 @@
+"""Rows as text: Markdown, CSV and the terminal.
+
+Texts show percentages and percentage points with one decimal.
+"""
+
+import csv
+import io
+import math
+import re
+import textwrap
+
+from ktransfer import arms
+from ktransfer.plots import words
+from ktransfer.report import sentences
+from ktransfer.report.rows import COLUMNS
+
+
+def _accuracy_text(row):
+    return words.percent(
+        (row["accuracy"], row["accuracy_low"], row["accuracy_high"]), ".1f"
+    )
+
+
+def _gain_text(row):
+    if row["arm"] == row["baseline"]:
+        return "baseline"
+    return words.percent(
+        (row["gain"], row["gain_low"], row["gain_high"]), "+.1f"
+    )
+
+
+def _seconds_text(row):
+    seconds = row["seconds"]
+    return "-" if math.isnan(seconds) else words.format_seconds(seconds)
+
+
+def _trainable_text(row):
+    number = row["trainable_parameters"]
+    return "-" if math.isnan(number) else words.format_count(number)
+
+
+def to_markdown(rows):
+    """Return the rows as Markdown: cautions, a table a budget, notes.
+
+    Controls that are missing are named in the first line.
+    """
+    blocks = []
+    if missing := sentences.missing_controls(rows):
+        blocks.append(f"controls missing: {_markdown(', '.join(missing))}")
+    blocks.append(_markdown("; ".join(sentences.headline(rows)) + "."))
+    for title, members in sentences.groups(rows):
+        blocks.append(f"### {_markdown(title)}")
+        blocks.append(_markdown_table(members))
+    excluded = [
+        f"- {_code(arm)}: {_markdown(reason)}"
+        for arm, reason in sentences.inapplicable(rows).items()
+    ]
+    if excluded:
+        blocks += ["### Not applicable here", "\n".join(excluded)]
+    if lines := sentences.notes(rows):
+        blocks.append("\n".join(f"- {_markdown(line)}" for line in lines))
+    return "\n\n".join(blocks) + "\n"
+
+
+def _markdown_table(rows):
+    head = (
+        "method",
+        "accuracy, %",
+        f"gain over {_markdown(rows[0]['baseline'])}, pp",
+        "verdict",
+        "n",
+        "seconds",
+        "trainable",
+    )
+    lines = [
+        f"| {' | '.join(head)} |",
+        "| --- | ---: | ---: | --- | ---: | ---: | ---: |",
+    ]
+    for row in rows:
+        cells = (
+            _code(row["arm"]) + (" †" if row["stale"] else ""),
+            _accuracy_text(row),
+            _gain_text(row),
+            row["badge"],
+            str(row["n"]),
+            _seconds_text(row),
+            _trainable_text(row),
+        )
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _markdown(text):
+    """Return `text` on one line, its Markdown and HTML marks made plain."""
+    text = words.plain(text).replace("&", "&amp;").replace("<", "&lt;")
+    return re.sub(r"([\\`*~|$\[\]]|(?<!\w)_|_(?!\w))", r"\\\1", text)
+
+
+def _code(text):
+    """Return `text` as a code span that a table's cell can hold."""
+    text = words.plain(text).replace("|", "\\|")
+    ticks = [len(run) for run in re.findall("`+", text)]
+    fence = "`" * (max(ticks, default=0) + 1)
+    edge = " " if text[:1] == "`" or text[-1:] == "`" else ""
+    return f"{fence}{edge}{text}{edge}{fence}"
+
+
+def to_csv(rows):
+    """Return the rows as CSV by RFC 4180: CRLF, quotes where needed.
+
+    Numbers are fractions with six significant digits; what has no value is
+    empty. A text that a spreadsheet would take for a formula starts with '.
+    """
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\r\n")
+    writer.writerow(COLUMNS)
+    for row in rows:
+        writer.writerow([_csv_cell(row[key]) for key in COLUMNS])
+    return buffer.getvalue()
+
+
+def _csv_cell(value):
+    if value is None:
+        return "all"
+    if isinstance(value, str):
+        return "'" + value if value[:1] in tuple("=+-@\t\r") else value
+    if isinstance(value, float):
+        return "" if math.isnan(value) else format(value, ".6g")
+    return str(value)
+
+
+def to_terminal(rows, width=80):
+    """Return the rows as plain text no wider than `width`, at least 72.
+
+    Controls carry a star; verdicts are shown from 96 columns on.
+    """
+    width = max(width, 72)
+    lines = []
+    if missing := sentences.missing_controls(rows):
+        lines += _wrap(f"controls missing: {', '.join(missing)}", width)
+    for sentence in sentences.headline(rows):
+        lines += _wrap(sentence, width)
+    for title, members in sentences.groups(rows):
+        lines += ["", *_wrap(title, width)]
+        lines += _terminal_table(members, width)
+    excluded = sentences.inapplicable(rows)
+    if excluded:
+        lines += ["", "not applicable here"]
+        for arm, reason in excluded.items():
+            lines += _wrap(f"{arm}: {reason}", width, "  ")
+    lines += ["", *_wrap("* control", width)]
+    for note in sentences.notes(rows):
+        lines += _wrap(note, width)
+    return "\n".join(lines) + "\n"
+
+
+def _wrap(text, width, indent=""):
+    return textwrap.wrap(
+        words.plain(text),
+        width,
+        initial_indent=indent,
+        subsequent_indent=indent + "  ",
+    )
+
+
+def _terminal_table(rows, width):
+    title = f"gain over {words.plain(rows[0]['baseline'])}, pp"
+    cells = [["method", "accuracy, %", title[:22], "seconds", "n", "verdict"]]
+    for row in rows:
+        star = " *" if row["method"] in arms.CONTROLS else ""
+        cells.append(
+            [
+                words.plain(row["arm"]) + star + _fault(row),
+                _accuracy_text(row),
+                _gain_text(row),
+                _seconds_text(row),
+                str(row["n"]),
+                row["badge"],
+            ]
+        )
+    if width < 96:
+        cells = [line[:-1] for line in cells]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    rest = sum(widths[1:]) + 2 * (len(widths) - 1)
+    widths[0] = min(widths[0], width - rest)
+    return [text for line in cells for text in _aligned(line, widths, width)]
+
+
+def _fault(row):
+    marks = [key for key in ("diverged", "failed", "stale") if row[key]]
+    return f" ({', '.join(marks)})" if marks else ""
+
+
+def _aligned(cells, widths, width):
+    """Return a row's lines; a name that does not fit has its own above."""
+    name, *numbers = cells
+    above = []
+    if len(name) > widths[0]:
+        above, name = _wrap(name, width), ""
+    parts = [name.ljust(widths[0])]
+    for place, text in enumerate(numbers, start=1):
+        verdict = place == 5
+        adjust = text.ljust if verdict else text.rjust
+        parts.append(adjust(widths[place]))
+    return [*above, "  ".join(parts).rstrip()]
