@@ -21,10 +21,10 @@ $(BIN)/.dev: $(BIN)/.core
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
 	touch $@
 
-quick: $(BIN)/.core ## every method on the embedded pair, in minutes, offline
+quick: $(BIN)/.core ## one or two methods a family, embedded data, offline
 	$(BIN)/ktransfer run quick --jobs '$(JOBS)' --results '$(RESULTS)'
 
-cifar10-mnist: $(BIN)/.core ## the headline: CIFAR-10 to MNIST, an hour or two
+cifar10-mnist: $(BIN)/.core ## the headline: CIFAR-10 to MNIST, about half an hour
 	$(BIN)/ktransfer run cifar10-mnist --jobs '$(JOBS)' --results '$(RESULTS)'
 
 list: $(BIN)/.core ## the methods, with the paper of each
