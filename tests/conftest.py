@@ -23,6 +23,24 @@ def clear_session():
         sys.modules["keras"].utils.clear_session()
 
 
+@pytest.fixture(autouse=True, scope="module")
+def untraced(request):
+    """Run the functions of the tests of methods as they are, untraced.
+
+    Tracing costs more than the few steps of a test. The tests of the core
+    and of the runner trace, as users do.
+    """
+    path = request.path
+    if path.parent.name != "methods" and path.name != "test_contract.py":
+        yield
+        return
+    import tensorflow
+
+    tensorflow.config.run_functions_eagerly(True)
+    yield
+    tensorflow.config.run_functions_eagerly(False)
+
+
 @pytest.fixture
 def tasks():
     """Two tiny tasks: (target 12x12x1, source 12x12x3), three classes."""

@@ -43,7 +43,7 @@ def test_the_sources_are_owned_and_stay_as_they_are(world, tmp_path):
     for number, source in enumerate(sources, start=1):
         original = copy_backbone(source.model)
         for kept in (model, loaded):
-            part = kept.get_layer(f"source_{number}_adapted")
+            part = kept.get_layer(f"source_{number}")
             assert bytes_of(part) == bytes_of(original)
             assert not part.trainable_variables
     x = target.train.x[:5]

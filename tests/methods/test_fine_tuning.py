@@ -51,13 +51,13 @@ def test_one_step_of_sgd_moves_by_rate_times_gradient(world):
         value = variable.numpy()
         for k in range(2):
             losses = []
-            for step in (-1e-2, 1e-2):
+            for step in (-1e-3, 1e-3):
                 nudge = np.zeros_like(value)
                 nudge[k] = step
                 variable.assign(value + nudge)
                 losses.append(float(cross_entropy(y, start(x))))
             variable.assign(value)
-            slope = (losses[1] - losses[0]) / 2e-2
+            slope = (losses[1] - losses[0]) / 2e-3
             assert change[k] == pytest.approx(slope, abs=3e-3)
 
 

@@ -29,7 +29,7 @@ def test_the_weights_start_equal_and_go_on_summing_to_1(world):
     assert shares.sum() == pytest.approx(1, abs=1e-6)
     assert shares[0] != shares[1]
     for number, source in enumerate(sources, start=1):
-        part = model.get_layer(f"source_{number}_adapted")
+        part = model.get_layer(f"source_{number}")
         assert bytes_of(part) == bytes_of(copy_backbone(source.model))
 
 
