@@ -248,10 +248,10 @@ def _run(options):
     checks.check_data(planned)
     start = time.monotonic()
     count, failed = _sweep(planned, options)
+    records = runs.collect(options.results, planned)
     if experiment:
-        _show(experiment, planned, options)
+        _show(experiment, records, options)
     else:
-        records = runs.collect(options.results, planned)
         print(report.to_terminal(report.table(records, mix=options.mix)))
     print(
         f"{count} of {len(planned)} runs carried out in "
@@ -337,7 +337,7 @@ def _report(options):
             f"{len(records)} of {len(planned)} runs have a record; run the "
             "experiment, or ask for --partial.",
         )
-    _show(experiment, planned, options)
+    _show(experiment, records, options)
     if options.into:
         _fill(
             Path(options.into),
@@ -355,8 +355,7 @@ def result_block(name, records, results="results"):
     return "\n\n".join([f"```\n{table.strip()}\n```", *images])
 
 
-def _show(experiment, planned, options):
-    records = runs.collect(options.results, planned)
+def _show(experiment, records, options):
     rows = report.table(records, mix=options.mix)
     folder = Path(options.results) / experiment.__name__
     written = report.write(

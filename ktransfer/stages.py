@@ -28,32 +28,8 @@ from ktransfer.surgery import (
 from ktransfer.training import fit, reestimate_statistics
 
 
-def tuned(target, source, *, steps, seed, learning_rate=1e-3, **training):
-    """Return the source's features under a new head, all trained on `target`.
-
-    Args:
-        target: the `Task`; its labelled images train the model.
-        source: the `Source`.
-        steps, seed, learning_rate, training: as in `fit`.
-    """
-    model = classifier(copy_backbone(source.model), target, seed=seed)
-    fit(
-        model,
-        target.train,
-        steps=steps,
-        learning_rate=learning_rate,
-        seed=seed,
-        **training,
-    )
-    return model
-
-
-def probed(target, backbone, *, steps, seed, learning_rate=1e-3, **training):
-    """Return a linear head, trained on the frozen `backbone`.
-
-    The backbone is frozen in place and stays so; thaw it to go on.
-    """
-    freeze(backbone)
+def fitted(target, backbone, *, steps, seed, learning_rate=1e-3, **training):
+    """Return `backbone` under a new head; what is thawed is trained."""
     model = classifier(backbone, target, seed=seed)
     fit(
         model,
@@ -64,6 +40,27 @@ def probed(target, backbone, *, steps, seed, learning_rate=1e-3, **training):
         **training,
     )
     return model
+
+
+def tuned(target, source, *, steps, seed, **training):
+    """Return the source's features under a new head, all trained on `target`.
+
+    Args:
+        target: the `Task`; its labelled images train the model.
+        source: the `Source`.
+        steps, seed, training: as in `fit`.
+    """
+    backbone = copy_backbone(source.model)
+    return fitted(target, backbone, steps=steps, seed=seed, **training)
+
+
+def probed(target, backbone, *, steps, seed, **training):
+    """Return a linear head, trained on the frozen `backbone`.
+
+    The backbone is frozen in place and stays so; thaw it to go on.
+    """
+    freeze(backbone)
+    return fitted(target, backbone, steps=steps, seed=seed, **training)
 
 
 def small_network(target, seed, name=None):
@@ -148,20 +145,6 @@ def two_streams(target, source, target_backbone, source_backbone, *, seed):
     }
     outputs = {name: networks[name](inputs[name]) for name in networks}
     return keras.Model(inputs, outputs, name="two_streams")
-
-
-def fitted(target, backbone, *, steps, seed, learning_rate=1e-3, **training):
-    """Return `backbone` under a new head; what is thawed is trained."""
-    model = classifier(backbone, target, seed=seed)
-    fit(
-        model,
-        target.train,
-        steps=steps,
-        learning_rate=learning_rate,
-        seed=seed,
-        **training,
-    )
-    return model
 
 
 def held_out(target, seed):
