@@ -53,6 +53,8 @@ def pin():
 
 def start():
     """Make TensorFlow look for its devices now and not at the first step."""
+    # Every fit is a program of its own, which TensorFlow warns of.
+    tf.get_logger().setLevel("ERROR")
     tf.zeros(()).numpy()
 
 

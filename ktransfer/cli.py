@@ -18,8 +18,6 @@ from ktransfer import checks, data, execute, files, methods, report, runs
 from ktransfer.errors import EXIT_CODES, KTransferError, unknown
 
 _EXPERIMENTS = Path("experiments")
-# TensorFlow keeps some memory of every model, so workers are renewed.
-_RUNS_A_PROCESS = 30
 
 
 def main(arguments=None):
@@ -262,22 +260,13 @@ def _run(options):
 
 
 def _sweep(planned, options):
-    stale = execute.missing(planned, options.results)
-    size = options.jobs * _RUNS_A_PROCESS
-    failed = 0
-    for start in range(0, len(stale), size):
-        executor = execute.local_executor(options.jobs)
-        try:
-            failed += execute.sweep(
-                stale[start : start + size],
-                options.results,
-                executor,
-                execute.print_line,
-                before=(start, len(stale)),
-            )[1]
-        finally:
-            execute.stop(executor)
-    return len(stale), failed
+    executor = execute.local_executor(options.jobs)
+    try:
+        return execute.sweep(
+            planned, options.results, executor, execute.print_line
+        )
+    finally:
+        execute.stop(executor)
 
 
 def _single(options):

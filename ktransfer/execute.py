@@ -75,16 +75,7 @@ def _silence():
         os.close(null)
 
 
-def missing(planned, results):
-    """Return the runs of `planned` that have no fresh record."""
-    return [
-        run
-        for run in planned
-        if not runs.is_fresh(runs.find(results, run), run)
-    ]
-
-
-def sweep(planned, results, executor, say=lambda line: None, before=(0, 0)):
+def sweep(planned, results, executor, say=lambda line: None):
     """Carry out the runs of `planned` that have no fresh record.
 
     Sources come first, each once. A killed sweep goes on where it stopped.
@@ -95,13 +86,17 @@ def sweep(planned, results, executor, say=lambda line: None, before=(0, 0)):
         executor: a `concurrent.futures` executor whose processes see
             `results` and the data.
         say: called with a line of progress.
-        before: (runs done, runs in all) of a longer sweep, for those lines.
 
     Returns:
         (number of runs carried out, number that failed).
     """
     runs.check_results_folder(results)
-    stale = missing(planned, results)
+    fresh = {
+        runs.from_fields(record)
+        for record in runs.collect(results, planned)
+        if not record["stale"] and record["status"] != "failed"
+    }
+    stale = [run for run in planned if run not in fresh]
     for level in _source_levels(stale):
         futures = {
             executor.submit(_ensure_source, results, p): p for p in level
@@ -110,11 +105,10 @@ def sweep(planned, results, executor, say=lambda line: None, before=(0, 0)):
             say(_source_line(futures[future], future.result()))
     futures = {executor.submit(carry_out, results, run): run for run in stale}
     failed = 0
-    total = before[1] or len(stale)
     for done, future in enumerate(_completed(futures), start=1):
         record = future.result()
         failed += record["status"] == "failed"
-        say(_run_line(before[0] + done, total, record))
+        say(_run_line(done, len(stale), record))
     return len(stale), failed
 
 
@@ -230,7 +224,7 @@ def _measure(run, task, sources):
     before = [_weights_hash(source.model) for source in sources]
     transfer = methods.load(run.method)
     training.ledger()
-    start = time.monotonic()
+    start = time.process_time()
     with data.sealed():
         model = transfer(
             task,
@@ -239,7 +233,7 @@ def _measure(run, task, sources):
             seed=run.seed,
             **dict(run.hyperparameters),
         )
-    seconds = time.monotonic() - start
+    seconds = time.process_time() - start
     fits = training.ledger()
     if before != [_weights_hash(source.model) for source in sources]:
         raise KTransferError(

@@ -28,17 +28,10 @@ from ktransfer.surgery import (
 from ktransfer.training import fit, reestimate_statistics
 
 
-def fitted(target, backbone, *, steps, seed, learning_rate=1e-3, **training):
+def fitted(target, backbone, *, steps, seed, **training):
     """Return `backbone` under a new head; what is thawed is trained."""
     model = classifier(backbone, target, seed=seed)
-    fit(
-        model,
-        target.train,
-        steps=steps,
-        learning_rate=learning_rate,
-        seed=seed,
-        **training,
-    )
+    fit(model, target.train, steps=steps, seed=seed, **training)
     return model
 
 
@@ -267,16 +260,7 @@ def mixture(models, shares, temperature=1.0):
 
 
 def distill(
-    student,
-    target,
-    teach,
-    *,
-    steps,
-    seed,
-    temperature,
-    strength,
-    learning_rate=1e-3,
-    **training,
+    student, target, teach, *, steps, seed, temperature, strength, **training
 ):
     """Train `student` in place, on the labels and on the answers of `teach`.
 
@@ -306,7 +290,6 @@ def distill(
         keras.Model(inputs, both) if strength else student,
         target.train,
         steps=steps,
-        learning_rate=learning_rate,
         seed=seed,
         loss=loss if strength else cross_entropy,
         **training,

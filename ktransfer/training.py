@@ -58,8 +58,8 @@ def fit(
     data,
     *,
     steps,
-    learning_rate,
     seed,
+    learning_rate=1e-3,
     batch_size=64,
     loss=cross_entropy,
     optimizer=keras.optimizers.Adam,
@@ -76,8 +76,8 @@ def fit(
             stream `target`. Batches are always full: a stream that is used up
             goes on with its next epoch inside the batch.
         steps: number of optimiser steps, 0 to change nothing.
-        learning_rate: a number, or a Keras learning-rate schedule.
         seed: of the epoch order.
+        learning_rate: a number, or a Keras learning-rate schedule.
         batch_size: images of each stream a step.
         loss: function (labels, outputs) -> scalar; labels int32 `(batch,)`, or
             a dictionary by stream; outputs as the model gives them.
@@ -106,12 +106,14 @@ def fit(
     objective = _Objective(list(inputs.values()), outputs, name="objective")
     compiled = _xla_pays(objective, steps * batch_size)
     before = _snapshot(model)
-    objective.prepare(list(inputs), arrays, labels, loss)
+    objective.prepare(list(inputs), loss)
     scales = _scales(rates, learning_rate)
     objective.compile(
         _scaled(optimizer, scales)(learning_rate), jit_compile=compiled
     )
-    curve = _run(objective, orders, steps)
+    # Left to the first call, the optimiser's variables make Keras trace twice.
+    objective.optimizer.build(objective.trainable_variables)
+    curve = _run(objective, arrays, labels, orders, steps)
     _check_after(model, before, scales, steps)
     count = int(sum(np.prod(v.shape) for v in objective.trainable_variables))
     _ledger.append(Fit(steps, curve, cached, compiled, count))
@@ -269,13 +271,13 @@ def _checked_labels(name, y, n):
 def _partial(model, images, orders):
     """Return inputs, outputs, arrays of the live part, and values cached."""
     parts = frozen.split(model)
-    width = sum(
-        np.prod(prefix.output.shape[1:])
-        for _, prefix in parts.prefixes.values()
-    )
+    widths = {
+        name: int(np.prod(prefix.output.shape[1:]))
+        for name, (_, prefix) in parts.prefixes.items()
+    }
     size = sum(
-        len(images[origin]) * np.prod(prefix.output.shape[1:]) * 4
-        for origin, prefix in parts.prefixes.values()
+        4 * widths[name] * len(images[origin])
+        for name, (origin, _) in parts.prefixes.items()
     )
     if not parts.prefixes or size > frozen.MEMORY_BUDGET:
         return frozen.input_names(model), model.output, dict(images), 0
@@ -283,7 +285,7 @@ def _partial(model, images, orders):
     for name, (origin, prefix) in parts.prefixes.items():
         arrays[name] = _evaluated(prefix, images[origin], orders[origin])
         orders[name] = orders[origin]
-    return parts.inputs, parts.outputs, arrays, int(width)
+    return parts.inputs, parts.outputs, arrays, sum(widths.values())
 
 
 def _evaluated(prefix, images, order):
@@ -303,33 +305,33 @@ def _evaluated(prefix, images, order):
 class _Objective(keras.Model):
     """A graph that takes rows of arrays, `CHUNK` steps a call, and any loss."""
 
-    def prepare(self, names, arrays, labels, loss):
-        self._arrays = {k: ops.convert_to_tensor(v) for k, v in arrays.items()}
-        self._labels = {k: ops.convert_to_tensor(v) for k, v in labels.items()}
-        self._loss = loss
+    def prepare(self, names, loss):
         self._names = names
+        self._loss = loss
 
     def train_step(self, data):
-        rows, _, _ = keras.utils.unpack_x_y_sample_weight(data)
-        chunk = {name: values[0] for name, values in rows.items()}
-        count = ops.shape(chunk["progress"])[0]
+        # The arrays are arguments, not captured: TensorFlow keeps the graph
+        # of a loop, and with it what it captured, for ever.
+        given, _, _ = keras.utils.unpack_x_y_sample_weight(data)
+        count = ops.shape(given["rows"]["progress"])[0]
 
         def one(step, total):
-            x, y = self._batch({k: v[step] for k, v in chunk.items()})
-            super(_Objective, self).train_step((x, y))
+            rows = {name: v[step] for name, v in given["rows"].items()}
+            batch = self._batch(given["arrays"], given["labels"], rows)
+            super(_Objective, self).train_step(batch)
             return total + self._last_loss
 
         total = ops.fori_loop(0, count, one, ops.zeros(()))
         return {"loss": total / ops.cast(count, "float32")}
 
-    def _batch(self, rows):
+    def _batch(self, arrays, labels, rows):
         taken = {
             name: ops.take(array, rows[name], axis=0)
-            for name, array in self._arrays.items()
+            for name, array in arrays.items()
         }
         labels = {
             name: ops.take(array, rows[name], axis=0)
-            for name, array in self._labels.items()
+            for name, array in labels.items()
         }
         if "progress" in self._names:
             size = next(iter(taken.values())).shape[0]
@@ -346,30 +348,27 @@ class _Objective(keras.Model):
         return loss
 
 
-def _run(objective, orders, steps):
-    rows = dict(orders)
-    rows["progress"] = (np.arange(steps) / steps).astype("float32")
+def _run(objective, arrays, labels, orders, steps):
+    """Take all steps, a chunk a call; return the points of the curve."""
+    given = {
+        group: {k: ops.convert_to_tensor(v) for k, v in members.items()}
+        for group, members in (("arrays", arrays), ("labels", labels))
+    }
+    progress = (np.arange(steps) / steps).astype("float32")
     size = _chunk_size(steps)
-    whole = steps - steps % size
-    curve = _Curve(steps)
-    for start, stop, length in (
-        (0, whole, size),
-        (whole, steps, steps - whole),
-    ):
-        if stop > start:
-            chunks = {
-                name: values[start:stop].reshape(-1, length, *values.shape[1:])
-                for name, values in rows.items()
-            }
-            curve.length = length
-            objective.fit(
-                chunks,
-                batch_size=1,
-                shuffle=False,
-                verbose=0,
-                callbacks=[curve],
-            )
-    return curve.points
+    show = _progress_bar(steps)
+    points = []
+    for start in range(0, steps, size):
+        stop = min(start + size, steps)
+        rows = {name: order[start:stop] for name, order in orders.items()}
+        rows["progress"] = progress[start:stop]
+        rows = {k: ops.convert_to_tensor(v) for k, v in rows.items()}
+        logs = objective.train_on_batch(
+            {**given, "rows": rows}, return_dict=True
+        )
+        points.append((stop, float(logs["loss"])))
+        show(*points[-1])
+    return points
 
 
 def _chunk_size(steps):
@@ -378,20 +377,12 @@ def _chunk_size(steps):
     return divisors[-1] if divisors[-1] > CHUNK // 3 else min(steps, CHUNK)
 
 
-class _Curve(keras.callbacks.Callback):
-    """The loss of each chunk, and a progress bar on a terminal."""
-
-    def __init__(self, steps):
-        super().__init__()
-        self.points, self.length, self._done = [], 0, 0
-        on_terminal = sys.stderr.isatty() and not backend.is_worker()
-        self._bar = keras.utils.Progbar(steps) if on_terminal else None
-
-    def on_train_batch_end(self, batch, logs=None):
-        self._done += self.length
-        self.points.append((self._done, float(logs["loss"])))
-        if self._bar:
-            self._bar.update(self._done, [("loss", self.points[-1][1])])
+def _progress_bar(steps):
+    """Return a function (steps done, loss) that shows both on a terminal."""
+    if not sys.stderr.isatty() or backend.is_worker():
+        return lambda done, loss: None
+    bar = keras.utils.Progbar(steps)
+    return lambda done, loss: bar.update(done, [("loss", loss)])
 
 
 def _xla_pays(objective, images):

@@ -20,7 +20,8 @@ import pytest
 def clear_session():
     yield
     if "keras" in sys.modules:
-        sys.modules["keras"].utils.clear_session()
+        # Collecting garbage a thousand times would take minutes.
+        sys.modules["keras"].utils.clear_session(free_memory=False)
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -39,6 +40,17 @@ def untraced(request):
     tensorflow.config.run_functions_eagerly(True)
     yield
     tensorflow.config.run_functions_eagerly(False)
+
+
+@pytest.fixture
+def traced(untraced):
+    """Trace after all: for a test of hundreds of steps."""
+    import tensorflow
+
+    before = tensorflow.config.functions_run_eagerly()
+    tensorflow.config.run_functions_eagerly(False)
+    yield
+    tensorflow.config.run_functions_eagerly(before)
 
 
 @pytest.fixture

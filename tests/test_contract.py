@@ -14,7 +14,7 @@ from ktransfer.errors import KTransferError, NotApplicable
 from ktransfer.surgery import Source, leaves
 
 NAMES = sorted(methods.names())
-STEPS = 8
+STEPS = 4
 
 
 def run(name, world, seed=0, **options):
@@ -64,7 +64,7 @@ def test_documentation_and_test_are_there(name):
     about = methods.describe(name)
     assert about.summary.endswith((".", ":")) and about.family
     assert "https://" in about.citation
-    assert 10 <= code_lines(methods.path(name)) <= 60
+    assert code_lines(methods.path(name)) <= 60
     test = Path(__file__).parent / "methods" / f"test_{name}.py"
     assert test.exists(), f"{name} has no test of its defining property"
 

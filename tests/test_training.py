@@ -1,5 +1,8 @@
 """`fit`: its order, its checks before and after, freezing, rates, resets."""
 
+import gc
+import weakref
+
 import keras
 import numpy as np
 import pytest
@@ -50,6 +53,36 @@ def test_batches_are_full_even_when_they_outnumber_the_images():
     order = epoch_order(3, 2, 8, seed=0)
     assert order.shape == (2, 8)
     assert np.bincount(order.ravel()).max() <= 6
+
+
+def test_one_trace_a_fit(task, monkeypatch):
+    traced = []
+    step = training._Objective.train_step
+    monkeypatch.setattr(
+        training._Objective,
+        "train_step",
+        lambda self, data: traced.append(self) or step(self, data),
+    )
+    train(build(), task, steps=100)
+    assert len(traced) == 1
+
+
+def test_the_images_are_let_go(task, monkeypatch):
+    kept, convert = [], ops.convert_to_tensor
+
+    def watched(value, *args, **options):
+        tensor = convert(value, *args, **options)
+        if len(getattr(tensor, "shape", ())) == 4:
+            kept.append(weakref.ref(tensor))
+        return tensor
+
+    monkeypatch.setattr(training.ops, "convert_to_tensor", watched)
+    train(build(), task)
+    monkeypatch.undo()
+    assert kept
+    keras.utils.clear_session()
+    gc.collect()
+    assert [ref() for ref in kept] == [None] * len(kept)
 
 
 def test_the_same_call_gives_the_same_bits_and_another_seed_others(task):
@@ -165,9 +198,10 @@ def test_bad_numbers_are_refused(task, bad):
     assert next(iter(bad)) in caught.value.message
 
 
-def test_the_learning_rate_has_no_default(task):
-    with pytest.raises(TypeError):
-        fit(build(), task.train, steps=1, seed=0)
+def test_steps_and_seed_have_no_default(task):
+    for given in ({"steps": 1}, {"seed": 0}):
+        with pytest.raises(TypeError):
+            fit(build(), task.train, **given)
 
 
 @pytest.mark.parametrize(

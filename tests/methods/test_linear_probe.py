@@ -41,7 +41,7 @@ def test_it_is_feature_extraction_without_a_hidden_layer(world):
     assert trainable_count(ours) == 8 * 3 + 3
 
 
-def test_the_direct_solver_is_the_floor_of_adam_under_two_seeds(world):
+def test_the_direct_solver_is_the_floor_of_adam_under_two_seeds(world, traced):
     target, source = world
     strength = 1e-2
     options = {"steps": 300, "learning_rate": 3e-2, "strength": strength}

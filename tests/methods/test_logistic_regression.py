@@ -19,7 +19,7 @@ def objective(model, task, strength):
     )
 
 
-def test_two_seeds_reach_the_same_loss():
+def test_two_seeds_reach_the_same_loss(traced):
     task, strength = small_task("target", 1), 1e-2
     options = {"steps": 400, "learning_rate": 2e-2, "strength": strength}
     losses = [
@@ -29,7 +29,7 @@ def test_two_seeds_reach_the_same_loss():
     assert losses[0] == pytest.approx(losses[1], rel=0.02)
 
 
-def test_a_large_strength_leaves_the_class_frequencies():
+def test_a_large_strength_leaves_the_class_frequencies(traced):
     task = small_task("target", 1, n=40)
     model = transfer(task, steps=300, seed=0, strength=1e3, learning_rate=5e-3)
     logits = predict(model, task.train.x)

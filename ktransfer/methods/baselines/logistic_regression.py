@@ -14,9 +14,7 @@ from ktransfer.surgery import head_layer
 from ktransfer.training import fit
 
 
-def transfer(
-    target, *, steps, seed, learning_rate=1e-3, strength=1e-4, **training
-):
+def transfer(target, *, steps, seed, strength=1e-4, **training):
     inputs = keras.Input(target.image_shape, dtype="uint8", name="images")
     x = layers.Rescaling(1 / 255, name="rescale")(inputs)
     x = layers.Flatten(name="features")(x)
@@ -27,13 +25,5 @@ def transfer(
         penalty = strength * ops.sum(ops.square(logits.kernel))
         return cross_entropy(labels, outputs) + penalty
 
-    fit(
-        model,
-        target.train,
-        steps=steps,
-        learning_rate=learning_rate,
-        seed=seed,
-        loss=loss,
-        **training,
-    )
+    fit(model, target.train, steps=steps, seed=seed, loss=loss, **training)
     return model

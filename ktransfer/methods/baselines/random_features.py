@@ -16,7 +16,6 @@ def transfer(
     *,
     steps,
     seed,
-    learning_rate=1e-3,
     layer="features",
     hidden_units=512,
     **training,
@@ -24,12 +23,5 @@ def transfer(
     backbone = fresh(copy_backbone(source.model, layer=layer), seed)
     freeze(backbone)
     model = classifier(backbone, target, seed=seed, hidden_units=hidden_units)
-    fit(
-        model,
-        target.train,
-        steps=steps,
-        learning_rate=learning_rate,
-        seed=seed,
-        **training,
-    )
+    fit(model, target.train, steps=steps, seed=seed, **training)
     return model

@@ -12,14 +12,7 @@ from ktransfer.surgery import classifier
 from ktransfer.training import fit
 
 
-def transfer(target, *, steps, seed, learning_rate=1e-3, **training):
+def transfer(target, *, steps, seed, **training):
     model = classifier(backbones.convnet(seed=seed), target, seed=seed)
-    fit(
-        model,
-        target.train,
-        steps=steps,
-        learning_rate=learning_rate,
-        seed=seed,
-        **training,
-    )
+    fit(model, target.train, steps=steps, seed=seed, **training)
     return model

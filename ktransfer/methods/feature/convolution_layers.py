@@ -26,15 +26,7 @@ from ktransfer.training import fit
 
 
 def transfer(
-    target,
-    source,
-    *,
-    steps,
-    seed,
-    learning_rate=1e-3,
-    filters=None,
-    kernel_size=3,
-    **training,
+    target, source, *, steps, seed, filters=None, kernel_size=3, **training
 ):
     maps = copy(_up_to_the_last_map(source.model), name="backbone")
     freeze(maps)
@@ -51,14 +43,7 @@ def transfer(
     x = layers.GlobalAveragePooling2D(name="new_pool")(x)
     logits = head_layer(target.num_classes, "logits", seed)(x)
     model = keras.Model(maps.input, logits, name="convolution_layers")
-    fit(
-        model,
-        target.train,
-        steps=steps,
-        learning_rate=learning_rate,
-        seed=seed,
-        **training,
-    )
+    fit(model, target.train, steps=steps, seed=seed, **training)
     return model
 
 

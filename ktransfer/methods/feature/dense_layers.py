@@ -31,7 +31,6 @@ def transfer(
     *,
     steps,
     seed,
-    learning_rate=1e-3,
     hidden_units=256,
     train_source_dense=False,
     **training,
@@ -46,14 +45,7 @@ def transfer(
     x = head_layer(hidden_units, "new_hidden", seed, "relu")(kept.output)
     logits = head_layer(target.num_classes, "logits", seed)(x)
     model = keras.Model(kept.input, logits, name="dense_layers")
-    fit(
-        model,
-        target.train,
-        steps=steps,
-        learning_rate=learning_rate,
-        seed=seed,
-        **training,
-    )
+    fit(model, target.train, steps=steps, seed=seed, **training)
     return model
 
 

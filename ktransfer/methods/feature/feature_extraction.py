@@ -18,7 +18,6 @@ def transfer(
     *,
     steps,
     seed,
-    learning_rate=1e-3,
     layer="features",
     hidden_units=512,
     **training,
@@ -26,12 +25,5 @@ def transfer(
     backbone = copy_backbone(source.model, layer=layer)
     freeze(backbone)
     model = classifier(backbone, target, seed=seed, hidden_units=hidden_units)
-    fit(
-        model,
-        target.train,
-        steps=steps,
-        learning_rate=learning_rate,
-        seed=seed,
-        **training,
-    )
+    fit(model, target.train, steps=steps, seed=seed, **training)
     return model

@@ -18,27 +18,11 @@ from ktransfer import surgery
 from ktransfer.stages import probed
 
 
-def transfer(
-    target,
-    source,
-    *,
-    steps,
-    seed,
-    learning_rate=1e-3,
-    blocks=None,
-    **training,
-):
+def transfer(target, source, *, steps, seed, blocks=None, **training):
     backbone = surgery.copy_backbone(source.model)
     names = [blocks] if isinstance(blocks, str) else blocks
     column = _column(backbone, names or list(surgery.blocks(backbone)))
-    return probed(
-        target,
-        column,
-        steps=steps,
-        seed=seed,
-        learning_rate=learning_rate,
-        **training,
-    )
+    return probed(target, column, steps=steps, seed=seed, **training)
 
 
 def _column(backbone, names):

@@ -23,7 +23,6 @@ def transfer(
     *sources,
     steps,
     seed,
-    learning_rate=1e-3,
     shared_units=64,
     tune_sources=False,
     **training,
@@ -36,12 +35,5 @@ def transfer(
         x = layers.Concatenate(name="fused")(features)
     logits = head_layer(target.num_classes, "logits", seed)(x)
     model = keras.Model(images, logits, name="concatenation")
-    fit(
-        model,
-        target.train,
-        steps=steps,
-        learning_rate=learning_rate,
-        seed=seed,
-        **training,
-    )
+    fit(model, target.train, steps=steps, seed=seed, **training)
     return model

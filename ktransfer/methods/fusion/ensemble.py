@@ -19,15 +19,7 @@ from ktransfer.surgery import copy
 from ktransfer.training import predict
 
 
-def transfer(
-    target,
-    *sources,
-    steps,
-    seed,
-    learning_rate=1e-3,
-    weights="uniform",
-    **training,
-):
+def transfer(target, *sources, steps, seed, weights="uniform", **training):
     if weights not in ("uniform", "fitted"):
         raise unknown("weighting", weights, ["uniform", "fitted"])
     require_sources(sources)
@@ -36,12 +28,7 @@ def transfer(
         target, validation = held_out(target, seed)
     members = [
         tuned(
-            target,
-            source,
-            steps=steps // len(sources),
-            seed=seed,
-            learning_rate=learning_rate,
-            **training,
+            target, source, steps=steps // len(sources), seed=seed, **training
         )
         for source in sources
     ]

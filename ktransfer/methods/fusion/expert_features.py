@@ -32,7 +32,6 @@ def transfer(
     *,
     steps,
     seed,
-    learning_rate=1e-3,
     features=("gradients", "moments", "symmetry", "holes"),
     **training,
 ):
@@ -44,14 +43,7 @@ def transfer(
         x = layers.Concatenate(name="fused")([x, standardised])
     logits = head_layer(target.num_classes, "logits", seed)(x)
     model = keras.Model(images, logits, name="expert_features")
-    fit(
-        model,
-        target.train,
-        steps=steps,
-        learning_rate=learning_rate,
-        seed=seed,
-        **training,
-    )
+    fit(model, target.train, steps=steps, seed=seed, **training)
     return model
 
 

@@ -22,14 +22,7 @@ from ktransfer.surgery import check_same_shapes, copy, copy_backbone, cut
 
 
 def transfer(
-    target,
-    *sources,
-    steps,
-    seed,
-    learning_rate=1e-3,
-    floor=1e-8,
-    num_images=256,
-    **training,
+    target, *sources, steps, seed, floor=1e-8, num_images=256, **training
 ):
     if not sources:
         raise NotApplicable("no source is given; expected at least one.")
@@ -54,14 +47,7 @@ def transfer(
         variable.assign(value)
     if len(sources) > 1:
         refresh_statistics(target, backbone)
-    return fitted(
-        target,
-        backbone,
-        steps=steps,
-        seed=seed,
-        learning_rate=learning_rate,
-        **training,
-    )
+    return fitted(target, backbone, steps=steps, seed=seed, **training)
 
 
 def _weighted_mean(members, weights, floor):

@@ -26,16 +26,7 @@ from ktransfer.training import predict
 GRID = (0.25, 0.5, 0.75, 1.0)
 
 
-def transfer(
-    target,
-    base,
-    *sources,
-    steps,
-    seed,
-    learning_rate=1e-3,
-    strength=None,
-    **training,
-):
+def transfer(target, base, *sources, steps, seed, strength=None, **training):
     if not sources:
         raise NotApplicable(
             "only a base is given; expected a source trained on from it too."
@@ -45,14 +36,7 @@ def transfer(
     if strength is None:
         strength = _chosen(target, backbone, members, seed)
     _add(target, backbone, members, strength)
-    return fitted(
-        target,
-        backbone,
-        steps=steps,
-        seed=seed,
-        learning_rate=learning_rate,
-        **training,
-    )
+    return fitted(target, backbone, steps=steps, seed=seed, **training)
 
 
 def _add(target, backbone, members, strength):

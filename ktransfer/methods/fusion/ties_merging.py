@@ -20,15 +20,7 @@ from ktransfer.surgery import check_same_shapes, copy_backbone, keep_largest
 
 
 def transfer(
-    target,
-    base,
-    *sources,
-    steps,
-    seed,
-    learning_rate=1e-3,
-    density=0.2,
-    strength=1.0,
-    **training,
+    target, base, *sources, steps, seed, density=0.2, strength=1.0, **training
 ):
     if not sources:
         raise NotApplicable(
@@ -44,14 +36,7 @@ def transfer(
     if strength:
         _assign(backbone, start + strength * _elected_mean(trimmed))
         refresh_statistics(target, backbone)
-    return fitted(
-        target,
-        backbone,
-        steps=steps,
-        seed=seed,
-        learning_rate=learning_rate,
-        **training,
-    )
+    return fitted(target, backbone, steps=steps, seed=seed, **training)
 
 
 def _elected_mean(vectors):

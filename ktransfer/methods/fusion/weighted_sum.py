@@ -27,7 +27,6 @@ def transfer(
     *sources,
     steps,
     seed,
-    learning_rate=1e-3,
     shared_units=64,
     activation="relu",
     weights=None,
@@ -51,14 +50,7 @@ def transfer(
         x = layers.Activation(activation, name="activation")(x)
     logits = head_layer(target.num_classes, "logits", seed)(x)
     model = keras.Model(images, logits, name="weighted_sum")
-    fit(
-        model,
-        target.train,
-        steps=steps,
-        learning_rate=learning_rate,
-        seed=seed,
-        **training,
-    )
+    fit(model, target.train, steps=steps, seed=seed, **training)
     return model
 
 

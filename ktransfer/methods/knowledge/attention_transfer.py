@@ -17,11 +17,7 @@ from keras import ops
 
 from ktransfer.errors import NotApplicable
 from ktransfer.layers import InferenceMode
-from ktransfer.losses import (
-    attention_energy,
-    attention_map,
-    cross_entropy,
-)
+from ktransfer.losses import attention_energy, attention_map, cross_entropy
 from ktransfer.stages import same_size, small_network, teacher
 from ktransfer.surgery import blocks as blocks_of
 from ktransfer.surgery import cut, inline
@@ -34,7 +30,6 @@ def transfer(
     *,
     steps,
     seed,
-    learning_rate=1e-3,
     strength=1000.0,
     blocks=None,
     teacher_share=0.5,
@@ -42,7 +37,6 @@ def transfer(
 ):
     student = small_network(target, seed, name="student")
     names = _common_maps(student, cut(source.model, "features"), blocks)
-    training["learning_rate"] = learning_rate
     teach, left = teacher(
         target, source, steps=steps, share=teacher_share, seed=seed, **training
     )

@@ -20,13 +20,11 @@ def transfer(
     *,
     steps,
     seed,
-    learning_rate=1e-3,
     temperature=4.0,
     strength=0.9,
     teacher_share=0.5,
     **training,
 ):
-    training["learning_rate"] = learning_rate
     teach, left = teacher(
         target, source, steps=steps, share=teacher_share, seed=seed, **training
     )

@@ -29,7 +29,6 @@ def transfer(
     *,
     steps,
     seed,
-    learning_rate=1e-3,
     hint_block="block2",
     hint_share=0.5,
     temperature=4.0,
@@ -40,7 +39,6 @@ def transfer(
     student = small_network(target, seed, name="student")
     below = cut(student, hint_block)
     _check_source(source, hint_block)
-    training["learning_rate"] = learning_rate
     teach, left = teacher(
         target, source, steps=steps, share=teacher_share, seed=seed, **training
     )

@@ -33,7 +33,6 @@ def transfer(
     *,
     steps,
     seed,
-    learning_rate=1e-3,
     share=0.5,
     operator="mean",
     **training,
@@ -51,14 +50,7 @@ def transfer(
         merged = [merge(a, b, share) for a, b in zip(weights, others)]
         combine(backbone, [merged], [1])
         refresh_statistics(target, backbone)
-    return fitted(
-        target,
-        backbone,
-        steps=steps,
-        seed=seed,
-        learning_rate=learning_rate,
-        **training,
-    )
+    return fitted(target, backbone, steps=steps, seed=seed, **training)
 
 
 def _mean(first, second, share):

@@ -26,7 +26,6 @@ def transfer(
     *sources,
     steps,
     seed,
-    learning_rate=1e-3,
     units=64,
     strength=1.0,
     layer="features",
@@ -40,14 +39,7 @@ def transfer(
     model = classifier(copy_backbone(network), target, seed=seed)
     if strength:
         model = _widened(model, target, sources, units, strength, layer, seed)
-    fit(
-        model,
-        target.train,
-        steps=steps,
-        learning_rate=learning_rate,
-        seed=seed,
-        **training,
-    )
+    fit(model, target.train, steps=steps, seed=seed, **training)
     return model
 
 

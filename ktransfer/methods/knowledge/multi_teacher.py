@@ -37,7 +37,6 @@ def transfer(
     *sources,
     steps,
     seed,
-    learning_rate=1e-3,
     weights="uniform",
     temperature=4.0,
     strength=0.9,
@@ -45,7 +44,6 @@ def transfer(
     **training,
 ):
     _check(sources, weights)
-    training["learning_rate"] = learning_rate
     held = weights == "validation_accuracy"
     taught, validation = held_out(target, seed) if held else (target, None)
     teachers, left = [], steps

@@ -34,14 +34,12 @@ def transfer(
     *,
     steps,
     seed,
-    learning_rate=1e-3,
     distance_strength=25.0,
     angle_strength=50.0,
     teacher_share=0.5,
     **training,
 ):
     student = small_network(target, seed, name="student")
-    training["learning_rate"] = learning_rate
     teach, left = teacher(
         target, source, steps=steps, share=teacher_share, seed=seed, **training
     )

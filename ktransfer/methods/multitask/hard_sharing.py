@@ -25,7 +25,6 @@ def transfer(
     *,
     steps,
     seed,
-    learning_rate=1e-3,
     source_weight=1.0,
     target_weight=1.0,
     from_source=False,
@@ -48,15 +47,7 @@ def transfer(
         data = {"target": target.train, "source": source.task.train}
     else:
         trained, loss, data = model, alone, target.train
-    fit(
-        trained,
-        data,
-        steps=steps,
-        learning_rate=learning_rate,
-        seed=seed,
-        loss=loss,
-        **training,
-    )
+    fit(trained, data, steps=steps, seed=seed, loss=loss, **training)
     if source_weight:
         reestimate_statistics(model, target.train.x)
     return model

@@ -18,15 +18,7 @@ from ktransfer.training import fit
 
 
 def transfer(
-    target,
-    source,
-    *,
-    steps,
-    seed,
-    learning_rate=1e-3,
-    strength=1e-3,
-    from_source=False,
-    **training,
+    target, source, *, steps, seed, strength=1e-3, from_source=False, **training
 ):
     towers = [
         first_backbone(source, seed=seed, from_source=from_source)
@@ -43,7 +35,6 @@ def transfer(
         both,
         {"target": target.train, "source": source.task.train},
         steps=steps,
-        learning_rate=learning_rate,
         seed=seed,
         loss=pulled if strength else summed_cross_entropy,
         **training,

@@ -13,22 +13,6 @@ Source: nearest in print, Ash and Adams 2020. https://arxiv.org/abs/1910.08475
 from ktransfer.stages import fitted, mixed
 
 
-def transfer(
-    target,
-    source,
-    *,
-    steps,
-    seed,
-    learning_rate=1e-3,
-    alpha=0.5,
-    **training,
-):
+def transfer(target, source, *, steps, seed, alpha=0.5, **training):
     backbone = mixed(target, source, seed=seed, shares=(alpha, 1 - alpha))
-    return fitted(
-        target,
-        backbone,
-        steps=steps,
-        seed=seed,
-        learning_rate=learning_rate,
-        **training,
-    )
+    return fitted(target, backbone, steps=steps, seed=seed, **training)

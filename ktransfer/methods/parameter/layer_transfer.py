@@ -17,15 +17,7 @@ from ktransfer.surgery import blocks, copy_backbone, freeze, fresh
 
 
 def transfer(
-    target,
-    source,
-    *,
-    steps,
-    seed,
-    learning_rate=1e-3,
-    num_blocks=2,
-    freeze_copied=True,
-    **training,
+    target, source, *, steps, seed, num_blocks=2, freeze_copied=True, **training
 ):
     backbone = copy_backbone(source.model)
     copied = list(blocks(backbone).values())
@@ -41,11 +33,4 @@ def transfer(
     if freeze_copied:
         for block in copied[:num_blocks]:
             freeze(block)
-    return fitted(
-        target,
-        backbone,
-        steps=steps,
-        seed=seed,
-        learning_rate=learning_rate,
-        **training,
-    )
+    return fitted(target, backbone, steps=steps, seed=seed, **training)

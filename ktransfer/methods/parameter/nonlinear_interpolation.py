@@ -31,7 +31,6 @@ def transfer(
     *,
     steps,
     seed,
-    learning_rate=1e-3,
     alpha=0.5,
     function="tanh",
     scale=3.0,
@@ -52,14 +51,7 @@ def transfer(
     if function != "identity":
         _apply(functions[function], backbone)
         refresh_statistics(target, backbone)
-    return fitted(
-        target,
-        backbone,
-        steps=steps,
-        seed=seed,
-        learning_rate=learning_rate,
-        **training,
-    )
+    return fitted(target, backbone, steps=steps, seed=seed, **training)
 
 
 def _scaled_tanh(weights, scale):

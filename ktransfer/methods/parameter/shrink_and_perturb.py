@@ -13,22 +13,7 @@ from ktransfer.stages import fitted, mixed
 
 
 def transfer(
-    target,
-    source,
-    *,
-    steps,
-    seed,
-    learning_rate=1e-3,
-    shrink=0.4,
-    perturb=0.1,
-    **training,
+    target, source, *, steps, seed, shrink=0.4, perturb=0.1, **training
 ):
     backbone = mixed(target, source, seed=seed, shares=(shrink, perturb))
-    return fitted(
-        target,
-        backbone,
-        steps=steps,
-        seed=seed,
-        learning_rate=learning_rate,
-        **training,
-    )
+    return fitted(target, backbone, steps=steps, seed=seed, **training)

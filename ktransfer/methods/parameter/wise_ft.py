@@ -15,15 +15,7 @@ from ktransfer.training import fit
 
 
 def transfer(
-    target,
-    source,
-    *,
-    steps,
-    seed,
-    learning_rate=1e-3,
-    alpha=0.5,
-    probe_share=0.5,
-    **training,
+    target, source, *, steps, seed, alpha=0.5, probe_share=0.5, **training
 ):
     probing = int(steps * probe_share)
     model = probed(
@@ -31,19 +23,11 @@ def transfer(
         copy_backbone(source.model),
         steps=probing,
         seed=seed,
-        learning_rate=learning_rate,
         **training,
     )
     probe = [variable.numpy() for variable in model.weights]
     unfreeze(model)
-    fit(
-        model,
-        target.train,
-        steps=steps - probing,
-        learning_rate=learning_rate,
-        seed=seed,
-        **training,
-    )
+    fit(model, target.train, steps=steps - probing, seed=seed, **training)
     tuned = [variable.numpy() for variable in model.weights]
     merge(target, model, [probe, tuned], [1 - alpha, alpha])
     return model

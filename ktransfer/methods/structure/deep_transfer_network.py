@@ -13,16 +13,7 @@ from ktransfer.surgery import adapt_input, copy, freeze, head_layer
 from ktransfer.training import fit
 
 
-def transfer(
-    target,
-    source,
-    *,
-    steps,
-    seed,
-    learning_rate=1e-3,
-    tune_source=False,
-    **training,
-):
+def transfer(target, source, *, steps, seed, tune_source=False, **training):
     network = copy(source.model)
     if not tune_source:
         freeze(network)
@@ -32,12 +23,5 @@ def transfer(
     model = keras.Model(
         network.input, head(network.output), name="deep_transfer_network"
     )
-    fit(
-        model,
-        target.train,
-        steps=steps,
-        learning_rate=learning_rate,
-        seed=seed,
-        **training,
-    )
+    fit(model, target.train, steps=steps, seed=seed, **training)
     return model

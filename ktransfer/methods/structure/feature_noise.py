@@ -18,27 +18,11 @@ from ktransfer.surgery import classifier, copy_backbone, node_of
 from ktransfer.training import fit, predict
 
 
-def transfer(
-    target,
-    source,
-    *,
-    steps,
-    seed,
-    learning_rate=1e-3,
-    strength=0.1,
-    **training,
-):
+def transfer(target, source, *, steps, seed, strength=0.1, **training):
     model = classifier(copy_backbone(source.model), target, seed=seed)
     if strength:
         model = _noisy(model, target.train.x, strength, seed)
-    fit(
-        model,
-        target.train,
-        steps=steps,
-        learning_rate=learning_rate,
-        seed=seed,
-        **training,
-    )
+    fit(model, target.train, steps=steps, seed=seed, **training)
     return model
 
 

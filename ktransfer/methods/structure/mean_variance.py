@@ -15,15 +15,10 @@ from ktransfer.stages import tuned
 from ktransfer.surgery import copy, leaves
 
 
-def transfer(target, source, *, steps, seed, learning_rate=1e-3, **training):
+def transfer(target, source, *, steps, seed, **training):
     start = _redrawn(source.model, seed)
     return tuned(
-        target,
-        source._replace(model=start),
-        steps=steps,
-        seed=seed,
-        learning_rate=learning_rate,
-        **training,
+        target, source._replace(model=start), steps=steps, seed=seed, **training
     )
 
 

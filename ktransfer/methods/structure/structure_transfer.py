@@ -11,13 +11,6 @@ from ktransfer.stages import tuned
 from ktransfer.surgery import fresh
 
 
-def transfer(target, source, *, steps, seed, learning_rate=1e-3, **training):
+def transfer(target, source, *, steps, seed, **training):
     untrained = source._replace(model=fresh(source.model, seed))
-    return tuned(
-        target,
-        untrained,
-        steps=steps,
-        seed=seed,
-        learning_rate=learning_rate,
-        **training,
-    )
+    return tuned(target, untrained, steps=steps, seed=seed, **training)

@@ -15,24 +15,10 @@ from ktransfer.stages import tuned
 from ktransfer.surgery import copy, leaves
 
 
-def transfer(
-    target,
-    source,
-    *,
-    steps,
-    seed,
-    learning_rate=1e-3,
-    strength=0.15,
-    **training,
-):
+def transfer(target, source, *, steps, seed, strength=0.15, **training):
     start = _perturbed(source.model, strength, seed)
     return tuned(
-        target,
-        source._replace(model=start),
-        steps=steps,
-        seed=seed,
-        learning_rate=learning_rate,
-        **training,
+        target, source._replace(model=start), steps=steps, seed=seed, **training
     )
 
 
