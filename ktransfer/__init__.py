@@ -43,9 +43,11 @@ _MODULES = (
     "plots",
     "report",
     "runs",
+    "similarity",
     "statistics",
     "surgery",
     "training",
+    "transferability",
 )
 __all__ = [*_HOME, *_MODULES]
 

@@ -137,9 +137,10 @@ def arms(records):
 
     Returns:
         A dict from label to records, in the order of first appearance. The
-        label is the method's name; where its records differ in sources or
-        hyper-parameters these follow in brackets, and so does a number of
-        steps that is not the usual one of its target and label budget.
+        label is the method's name; where its records differ in sources, in
+        how these were made, or in hyper-parameters, these follow in brackets,
+        and so does a number of steps that is not the usual one of its target
+        and label budget.
     """
     varying = _varying_settings(records)
     usual = _usual_steps(records)
@@ -153,6 +154,11 @@ def arms(records):
 def _settings(record):
     """Return what tells the arms of one method apart, name -> text."""
     settings = {"from": f"from {'+'.join(record['sources']) or 'none'}"}
+    if record["sources"]:
+        # Spelt in the order in which a label shows them.
+        settings["from backbone"] = record.get("backbone", "")
+        settings["from recipe"] = record.get("recipe", "pretrain")
+        settings["from steps"] = f"{record.get('source_steps')} source steps"
     for name, value in record["hyperparameters"].items():
         text = value if isinstance(value, str) else json.dumps(value)
         settings[name] = f"{name}={text}"

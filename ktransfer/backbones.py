@@ -12,7 +12,14 @@ from keras import layers
 from ktransfer.surgery import fresh
 
 
-def convnet(input_shape=(32, 32, 3), *, seed=0, extra_block=False):
+def convnet(
+    input_shape=(32, 32, 3),
+    *,
+    seed=0,
+    filters=(32, 64, 64),
+    dropout=0.0,
+    extra_block=False,
+):
     """Return the article's network without its head: conv 32-64-64.
 
     Three valid 3x3 convolutions with two poolings; `features` is the last map
@@ -23,18 +30,57 @@ def convnet(input_shape=(32, 32, 3), *, seed=0, extra_block=False):
     Args:
         input_shape: `(height, width, channels)` of the uint8 images.
         seed: of the initial weights.
+        filters: of the three convolutions.
+        dropout: share of the last map's values that training drops.
         extra_block: add a fourth, same-sized convolution (the `layers`
             experiment needs one more cut point).
     """
     inputs, x = _input(input_shape)
-    for block, filters in enumerate((32, 64, 64), start=1):
+    for block, width in enumerate(filters, start=1):
         if block > 1:
             x = layers.MaxPooling2D(name=f"block{block - 1}_pool")(x)
-        x = _convolution(filters, f"block{block}_conv", "valid", "relu")(x)
+        x = _convolution(width, f"block{block}_conv", "valid", "relu")(x)
     if extra_block:
-        x = _convolution(64, "block4_conv", "same", "relu")(x)
+        x = _convolution(filters[-1], "block4_conv", "same", "relu")(x)
+    if dropout:
+        x = layers.Dropout(dropout, name="block3_dropout")(x)
     outputs = layers.Flatten(name="features")(x)
     return fresh(keras.Model(inputs, outputs, name="convnet"), seed)
+
+
+def narrow_convnet(input_shape=(32, 32, 3), *, seed=0):
+    """Return `convnet` with half the filters, 512 features."""
+    return convnet(input_shape, seed=seed, filters=(16, 32, 32))
+
+
+def wide_convnet(input_shape=(32, 32, 3), *, seed=0):
+    """Return `convnet` with twice the filters, 2,048 features."""
+    return convnet(input_shape, seed=seed, filters=(64, 128, 128))
+
+
+def dropout_convnet(input_shape=(32, 32, 3), *, seed=0):
+    """Return `convnet` whose last map loses half its values in training."""
+    return convnet(input_shape, seed=seed, dropout=0.5)
+
+
+def lenet(input_shape=(28, 28, 3), *, seed=0):
+    """Return a LeNet-like network with BatchNorm, 4 million.
+
+    Two 5x5 convolutions of 32 and 48 filters, each normalised and pooled, and
+    a Dense layer of 100 units, `features`.
+    Source: the layers of Ganin and Lempitsky 2015, arXiv:1409.7495, for MNIST,
+    with the normalisation of Ioffe and Szegedy 2015, arXiv:1502.03167.
+    """
+    inputs, x = _input(input_shape)
+    for block, filters in enumerate((32, 48), start=1):
+        name = f"block{block}"
+        x = layers.Conv2D(filters, 5, name=f"{name}_conv")(x)
+        x = layers.BatchNormalization(name=f"{name}_norm")(x)
+        x = layers.ReLU(name=f"{name}_relu")(x)
+        x = layers.MaxPooling2D(name=f"{name}_pool")(x)
+    x = layers.Flatten(name="flatten")(x)
+    outputs = layers.Dense(100, activation="relu", name="features")(x)
+    return fresh(keras.Model(inputs, outputs, name="lenet"), seed)
 
 
 def mlp(input_shape=(32, 32, 3), *, seed=0, units=(256, 128)):
@@ -128,8 +174,15 @@ def _convolution(filters, name, padding, activation=None, bias=True):
 
 
 BUILDERS: dict[str, Callable[..., keras.Model]] = {
-    "convnet": convnet,
-    "mlp": mlp,
-    "resnet20": resnet20,
-    "vgg": vgg,
+    builder.__name__: builder
+    for builder in (
+        convnet,
+        dropout_convnet,
+        lenet,
+        mlp,
+        narrow_convnet,
+        resnet20,
+        vgg,
+        wide_convnet,
+    )
 }

@@ -12,12 +12,23 @@ _RESIDUAL = [
     for block in range(2, 11)
     for part in ("conv1", "norm1", "relu1", "conv2", "norm2", "add", "relu2")
 ] + ["block5_shortcut", "block8_shortcut"]
+_CONVNET = {
+    *(f"block{n}_conv" for n in (1, 2, 3)),
+    *("block1_pool", "block2_pool", "rescale", "features"),
+}
 LAYERS = {
-    "convnet": {
-        *(f"block{n}_conv" for n in (1, 2, 3)),
-        *("block1_pool", "block2_pool", "rescale", "features"),
+    "convnet": _CONVNET,
+    "dropout_convnet": _CONVNET | {"block3_dropout"},
+    "lenet": {
+        *("rescale", "flatten", "features"),
+        *(
+            f"block{n}_{part}"
+            for n in (1, 2)
+            for part in ("conv", "norm", "relu", "pool")
+        ),
     },
     "mlp": {"rescale", "flatten", "block1_dense", "features"},
+    "narrow_convnet": _CONVNET,
     "resnet20": {
         *("rescale", "block1_conv", "block1_norm", "block1_relu", "features"),
         *_RESIDUAL,
@@ -31,8 +42,15 @@ LAYERS = {
             for half in (1, 2)
         ),
     },
+    "wide_convnet": _CONVNET,
 }
 _HEAD = {"head_hidden", "logits"}
+RECIPES = ("pretrain", "label_smoothing")
+EVALUATIONS = ("test", "validation", "information")
+CHOICES = {
+    "optimizer": ("adam", "sgd"),
+    "schedule": ("constant", "cosine", "annealed"),
+}
 _NAMES_LAYERS = {"layer", "hint_block", "block", "blocks"}
 
 
@@ -54,6 +72,12 @@ def check_run(run):
     if run.backbone not in LAYERS:
         raise unknown("backbone", run.backbone, LAYERS)
     _check_whole("steps", run.steps, 1)
+    if run.recipe not in RECIPES:
+        raise unknown("recipe", run.recipe, RECIPES)
+    if run.evaluation not in EVALUATIONS:
+        raise unknown("evaluation", run.evaluation, EVALUATIONS)
+    for name in run.also:
+        data.check_name(name)
     _check_whole("seed", run.seed, 0)
     if run.labels_per_class is not None:
         _check_whole("labels_per_class", run.labels_per_class, 1)
@@ -63,6 +87,8 @@ def check_run(run):
             raise unknown(
                 f"hyper-parameter of {run.method}", name, about.hyperparameters
             )
+        if name in CHOICES and value not in CHOICES[name]:
+            raise unknown(name, str(value), CHOICES[name])
         _check_value(name, value, about.hyperparameters[name])
         if name in _NAMES_LAYERS:
             _check_layers(value, run.backbone)
@@ -96,7 +122,7 @@ def _check_sources(run, about):
     for task in _tasks(run.sources):
         data.check_name(task)
     if run.sources:
-        _check_whole("source_steps", run.source_steps, 1)
+        _check_whole("source_steps", run.source_steps, 0)
         _check_whole("source_seed", run.source_seed, 0)
 
 

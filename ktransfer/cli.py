@@ -5,7 +5,6 @@ Everything that can be refused is refused before TensorFlow is imported.
 
 import argparse
 import ast
-import importlib.util
 import os
 import re
 import signal
@@ -14,10 +13,17 @@ import time
 import traceback
 from pathlib import Path
 
-from ktransfer import checks, data, execute, files, methods, report, runs
-from ktransfer.errors import EXIT_CODES, KTransferError, unknown
-
-_EXPERIMENTS = Path("experiments")
+from ktransfer import (
+    checks,
+    data,
+    execute,
+    experiment,
+    files,
+    methods,
+    report,
+    runs,
+)
+from ktransfer.errors import EXIT_CODES, KTransferError
 
 
 def main(arguments=None):
@@ -148,6 +154,11 @@ def _add_report(commands):
 
 def _add_places(command):
     command.add_argument(
+        "--quick",
+        action="store_true",
+        help="the experiment at its small size, on the embedded data",
+    )
+    command.add_argument(
         "--results", default="results", help="folder of records and figures"
     )
     command.add_argument(
@@ -167,7 +178,7 @@ def _list(options):
     lines = {
         "backbones": lambda: sorted(checks.LAYERS),
         "data": data.names,
-        "experiments": _experiment_names,
+        "experiments": experiment.names,
         "methods": _method_lines,
     }
     print("\n".join(lines[options.what]()))
@@ -218,10 +229,6 @@ def _rows(about):
     return re.findall(r"\bM\d+\b", about.row)
 
 
-def _experiment_names():
-    return sorted(path.stem for path in _EXPERIMENTS.glob("*.py"))
-
-
 # run and report
 
 
@@ -234,29 +241,40 @@ def _run(options):
         raise KTransferError(
             "E_ARGUMENT", "name an experiment or a --method, one of the two."
         )
-    experiment = None
+    start = time.monotonic()
+    loaded = None
     if options.experiment:
-        experiment = _experiment(options.experiment)
-        planned = experiment.runs()
+        loaded = experiment.load(options.experiment, options.quick)
+        counts = _carry_out(experiment.trials(loaded), options)
+        if counts[0]:
+            tuning = experiment.trials(loaded)
+            experiment.write_choice(tuning, options.results)
+        planned = experiment.planned(loaded, options.results)
     else:
-        planned = [_single(options)]
+        counts, planned = (0, 0, 0), [_single(options)]
+    counts = [a + b for a, b in zip(counts, _carry_out(planned, options))]
+    records = runs.collect(options.results, planned)
+    if loaded:
+        _show(loaded, records, options)
+    else:
+        print(report.to_terminal(report.table(records, mix=options.mix)))
+    print(
+        f"{counts[1]} of {counts[0]} runs carried out in "
+        f"{time.monotonic() - start:.0f} s, the others were there.",
+        file=sys.stderr,
+    )
+    return EXIT_CODES["E_FAILED_RUNS"] if counts[2] else 0
+
+
+def _carry_out(planned, options):
+    """Return how many runs there are, were carried out, and failed."""
     for run in planned:
         checks.check_run(run)
     runs.check_results_folder(options.results)
     checks.check_data(planned)
-    start = time.monotonic()
-    count, failed = _sweep(planned, options)
-    records = runs.collect(options.results, planned)
-    if experiment:
-        _show(experiment, records, options)
-    else:
-        print(report.to_terminal(report.table(records, mix=options.mix)))
-    print(
-        f"{count} of {len(planned)} runs carried out in "
-        f"{time.monotonic() - start:.0f} s, the others were there.",
-        file=sys.stderr,
-    )
-    return EXIT_CODES["E_FAILED_RUNS"] if failed else 0
+    if not planned:
+        return 0, 0, 0
+    return len(planned), *_sweep(planned, options)
 
 
 def _sweep(planned, options):
@@ -303,22 +321,9 @@ def _value(text):
         return text
 
 
-def _experiment(name):
-    """Import an experiment's script, given by its path or its name."""
-    path = Path(name)
-    if path.suffix != ".py":
-        path = _EXPERIMENTS / f"{name.replace('-', '_')}.py"
-    if not path.exists():
-        raise unknown("experiment", name, _experiment_names())
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 def _report(options):
-    experiment = _experiment(options.experiment)
-    planned = experiment.runs()
+    loaded = experiment.load(options.experiment, options.quick)
+    planned = experiment.planned(loaded, options.results)
     records = runs.collect(options.results, planned)
     if len(records) < len(planned) and not options.partial:
         raise KTransferError(
@@ -326,12 +331,13 @@ def _report(options):
             f"{len(records)} of {len(planned)} runs have a record; run the "
             "experiment, or ask for --partial.",
         )
-    _show(experiment, records, options)
+    _show(loaded, records, options)
     if options.into:
+        name = planned[0].experiment
         _fill(
             Path(options.into),
-            experiment.__name__,
-            result_block(experiment.__name__, records, options.results),
+            name,
+            result_block(name, records, options.results),
         )
 
 
@@ -344,16 +350,15 @@ def result_block(name, records, results="results"):
     return "\n\n".join([f"```\n{table.strip()}\n```", *images])
 
 
-def _show(experiment, records, options):
-    rows = report.table(records, mix=options.mix)
-    folder = Path(options.results) / experiment.__name__
-    written = report.write(
-        folder,
-        records,
-        experiment.figures(records, mix=options.mix),
-        mix=options.mix,
-    )
-    print(report.to_terminal(rows))
+def _show(loaded, records, options):
+    settings = {
+        "baseline": getattr(loaded.script, "BASELINE", "scratch"),
+        "mix": options.mix,
+    }
+    figures = loaded.script.figures(records, mix=options.mix)
+    folder = Path(options.results) / records[0]["experiment"]
+    written = report.write(folder, records, figures, **settings)
+    print(report.to_terminal(report.table(records, **settings)))
     print(*(f"written: {path}" for path in written), sep="\n")
 
 

@@ -149,7 +149,7 @@ def _source_line(pretraining, facts):
 def _run_line(done, total, record):
     labels = record["labels_per_class"]
     if record["status"] == "ok":
-        outcome = f"{record['test_accuracy']:6.1%}  {record['seconds']:6.1f} s"
+        outcome = f"{_result(record)}  {record['seconds']:6.1f} s"
     else:
         outcome = f"{record['status'].replace('_', ' ')}: {record['reason']}"
     budget = "all labels" if labels is None else f"{labels} a class"
@@ -157,6 +157,14 @@ def _run_line(done, total, record):
         f"[{done:>{len(str(total))}}/{total}] {record['method']:<28} "
         f"{budget:<12} seed {record['seed']}  {outcome}"
     )
+
+
+def _result(record):
+    if "information" in record:
+        return f"{record['information']:.2f} nats"
+    if "validation_accuracy" in record:
+        return f"{record['validation_accuracy']:6.1%} held out"
+    return f"{record['test_accuracy']:6.1%}"
 
 
 # One run
@@ -221,6 +229,10 @@ def _one_line(error):
 def _measure(run, task, sources):
     from ktransfer import surgery, training
 
+    held = None
+    if run.evaluation == "validation":
+        train, held = data.validation_split(task.train, seed=run.seed)
+        task = task._replace(train=train)
     before = [_weights_hash(source.model) for source in sources]
     transfer = methods.load(run.method)
     training.ledger()
@@ -241,7 +253,8 @@ def _measure(run, task, sources):
         )
     weighted = [x for x in surgery.leaves(model) if x.weights]
     return {
-        **evaluate(model, run.target),
+        **_evaluated(run, model, task, held),
+        **_beside(run, task, sources, model),
         "curve": _curve(fits),
         "frozen_layers": sorted(x.name for x in weighted if not x.trainable),
         "seconds": round(seconds, 2),
@@ -252,6 +265,34 @@ def _measure(run, task, sources):
         ),
         "trained_layers": sorted(x.name for x in weighted if x.trainable),
     }
+
+
+def _evaluated(run, model, task, held):
+    """Measure the model; the test split stays closed to a trial that tunes."""
+    from ktransfer import measures
+
+    if run.evaluation == "test":
+        return evaluate(model, run.target)
+    if run.evaluation == "validation":
+        value = measures.accuracy(model, held)
+        return {"status": "ok", "validation_accuracy": value}
+    images = task.train.x if task.unlabelled is None else task.unlabelled
+    return {"status": "ok", "information": measures.information(model, images)}
+
+
+def _beside(run, task, sources, model):
+    """Return what a run was asked to measure besides, mostly nothing."""
+    from ktransfer import measures
+
+    found = {}
+    if run.also:
+        found["also_accuracies"] = {
+            name: measures.accuracy(model, data.test_split(name))
+            for name in run.also
+        }
+    if run.scores:
+        found["score_values"] = measures.scores(run.scores, task, sources[0])
+    return found
 
 
 def _curve(fits):

@@ -142,3 +142,195 @@ class SoftmaxSum(keras.layers.Layer):
 
     def get_config(self):
         return {**super().get_config(), "weights": self.fixed}
+
+
+@keras.saving.register_keras_serializable("ktransfer")
+class GradientReversal(keras.layers.Layer):
+    """The identity, whose gradient is multiplied by -strength.
+
+    It takes [x, strength], the strength `(batch, 1)` or a scalar; exact
+    forwards, and no gradient reaches the strength.
+    Source: Ganin and Lempitsky 2015, section 3, arXiv:1409.7495.
+    """
+
+    def call(self, inputs):
+        x, strength = inputs
+        constant = ops.stop_gradient(x)
+        # The difference is 0 forwards and x backwards.
+        return constant - ops.stop_gradient(strength) * (x - constant)
+
+    def compute_output_spec(self, inputs):
+        return keras.KerasTensor(inputs[0].shape, inputs[0].dtype)
+
+
+@keras.saving.register_keras_serializable("ktransfer")
+class StochasticNormalization(keras.layers.Layer):
+    """A BatchNorm whose channels mix both kinds of statistics in training.
+
+    At each step a channel is normalised by the statistics of the batch with
+    `probability`, else by the moving ones as they were before the step, which
+    then are updated. In inference it is the BatchNorm.
+
+    Args:
+        norm: the BatchNormalization to own.
+        probability: 0 to 1.
+        seed: of the draws.
+    """
+
+    def __init__(self, norm, probability, seed, **kwargs):
+        super().__init__(**kwargs)
+        self.norm = norm
+        self.probability = probability
+        self.seed = seed
+        self.generator = keras.random.SeedGenerator(seed)
+
+    def build(self, shape):
+        if not self.norm.built:
+            self.norm.build(shape)
+
+    @property
+    def moving_mean(self):
+        return self.norm.moving_mean
+
+    @property
+    def moving_variance(self):
+        return self.norm.moving_variance
+
+    def call(self, inputs, training=False, mask=None):
+        by_moving = self.norm(inputs, training=False, mask=mask)
+        if not training:
+            return by_moving
+        by_batch = self.norm(inputs, training=True, mask=mask)
+        shape = [1] * len(inputs.shape)
+        shape[self.norm.axis] = inputs.shape[self.norm.axis]
+        draws = keras.random.uniform(shape, seed=self.generator)
+        return ops.where(draws < self.probability, by_batch, by_moving)
+
+    def compute_output_spec(self, inputs, training=False, mask=None):
+        return keras.KerasTensor(inputs.shape, self.compute_dtype)
+
+    def get_config(self):
+        norm = keras.saving.serialize_keras_object(self.norm)
+        own = {"norm": norm, "probability": self.probability}
+        return {**super().get_config(), **own, "seed": self.seed}
+
+    @classmethod
+    def from_config(cls, config):
+        norm = keras.saving.deserialize_keras_object(config.pop("norm"))
+        return cls(norm, **config)
+
+
+@keras.saving.register_keras_serializable("ktransfer")
+class LowRank(keras.layers.Layer):
+    """A frozen Dense or Conv2D with a trained update of its kernel W.
+
+    It gives what the layer gives with W + (alpha / rank) A B for W. A reduces
+    the inputs to `rank` values and is drawn, B expands them and starts at 0.
+
+    Args:
+        layer: the Dense or Conv2D to own and freeze, bias included.
+        rank: a whole number of at least 1.
+        alpha: the factor of the update at rank 1.
+        seed: of A.
+    """
+
+    def __init__(self, layer, rank, alpha, seed, **kwargs):
+        super().__init__(**kwargs)
+        self.layer = layer
+        self.layer.trainable = False
+        self.rank, self.alpha, self.seed = rank, alpha, seed
+
+    def build(self, shape):
+        if not self.layer.built:
+            self.layer.build(shape)
+        *inputs, outputs = self.layer.kernel.shape
+        # Uniform within 1 / sqrt(fan in), as in the peft library.
+        start = keras.initializers.VarianceScaling(
+            1 / 3, "fan_in", "uniform", seed=self.seed
+        )
+        self.reduce = self.add_weight(
+            (*inputs, self.rank), start, name="reduce"
+        )
+        self.expand = self.add_weight(
+            (self.rank, outputs), "zeros", name="expand"
+        )
+
+    @property
+    def kernel(self):
+        update = ops.matmul(self.reduce, self.expand)
+        return self.layer.kernel + self.alpha / self.rank * update
+
+    def call(self, inputs):
+        values = [
+            self.kernel if variable is self.layer.kernel else variable
+            for variable in self.layer.non_trainable_variables
+        ]
+        return self.layer.stateless_call([], values, inputs)[0]
+
+    def compute_output_spec(self, inputs):
+        return self.layer.compute_output_spec(inputs)
+
+    def merge(self):
+        """Move the update into the layer's own kernel."""
+        self.layer.kernel.assign(self.kernel)
+        self.expand.assign(ops.zeros_like(self.expand))
+
+    def get_config(self):
+        layer = keras.saving.serialize_keras_object(self.layer)
+        own = {"layer": layer, "rank": self.rank, "alpha": self.alpha}
+        return {**super().get_config(), **own, "seed": self.seed}
+
+    @classmethod
+    def from_config(cls, config):
+        layer = keras.saving.deserialize_keras_object(config.pop("layer"))
+        return cls(layer, **config)
+
+
+@keras.saving.register_keras_serializable("ktransfer")
+class KernelComponents(keras.layers.Layer):
+    """Features x `(batch, d)` -> k(x) W + b, k a kernel to points it keeps.
+
+    k_i(x) = exp(-|x - point_i|^2 / width). Nothing of it is trained; its
+    weights are set: points `(num_points, d)`, W and b.
+
+    Args:
+        num_points, num_components: the shape of W.
+        width: of the kernel, a squared distance above 0.
+    """
+
+    def __init__(self, num_points, num_components, width, **kwargs):
+        super().__init__(**kwargs)
+        self.trainable = False
+        self.num_points, self.num_components = num_points, num_components
+        self.width = width
+
+    def build(self, shape):
+        shapes = {
+            "points": (self.num_points, shape[-1]),
+            "projection": (self.num_points, self.num_components),
+            "shift": (self.num_components,),
+        }
+        self.points, self.projection, self.shift = (
+            self.add_weight(size, "zeros", trainable=False, name=name)
+            for name, size in shapes.items()
+        )
+
+    def call(self, inputs):
+        # Distances are small against norms unless the points are centred.
+        centre = ops.mean(self.points, axis=0)
+        x, points = inputs - centre, self.points - centre
+        squares = (
+            ops.sum(ops.square(x), axis=1, keepdims=True)
+            - 2 * ops.matmul(x, ops.transpose(points))
+            + ops.sum(ops.square(points), axis=1)
+        )
+        kernel = ops.exp(-ops.maximum(squares, 0.0) / self.width)
+        return ops.matmul(kernel, self.projection) + self.shift
+
+    def get_config(self):
+        own = {
+            "num_points": self.num_points,
+            "num_components": self.num_components,
+            "width": self.width,
+        }
+        return {**super().get_config(), **own}

@@ -109,3 +109,53 @@ def huber(values, wanted):
     """Return the mean Huber loss, linear from 1 on; `wanted` is constant."""
     error = ops.abs(values - ops.stop_gradient(wanted))
     return ops.mean(ops.where(error < 1, 0.5 * ops.square(error), error - 0.5))
+
+
+def covariance_distance(first, second):
+    """Return ||C_1 - C_2||^2 / (4 d^2), C the covariances, a scalar.
+
+    They divide by n - 1. Adding a constant to all rows of a set changes
+    nothing.
+    Source: Sun and Saenko 2016, Deep CORAL, arXiv:1607.01719.
+
+    Args:
+        first, second: `(batch, d)`, of at least two rows each.
+    """
+    difference = _covariance(first) - _covariance(second)
+    return ops.sum(ops.square(difference)) / (4 * first.shape[-1] ** 2)
+
+
+def _covariance(x):
+    centred = x - ops.mean(x, axis=0)
+    count = ops.cast(ops.shape(x)[0], x.dtype)
+    return ops.matmul(ops.transpose(centred), centred) / (count - 1)
+
+
+def kernel_distance(first, second, powers=(-3, -2, -1, 0, 1)):
+    """Return MMD^2 of two sets under a sum of Gaussians, a scalar >= 0.
+
+    The quadratic estimator over all pairs, an image with itself included:
+    mean k(s, s') + mean k(t, t') - 2 mean k(s, t). The kernel k is the sum of
+    exp(-distance^2 / (2 variance)), variance = 2^power x the mean squared
+    distance of all pairs of both sets, a constant to the gradient.
+    Source: Long et al. 2015, DAN, arXiv:1502.02791; powers and sum as in TLlib.
+
+    Args:
+        first, second: `(batch, d)`.
+        powers: of 2, one a Gaussian.
+    """
+    joint = ops.concatenate([first, second], axis=0)
+    # A shift changes no distance, and keeps the rounding small.
+    joint = joint - ops.stop_gradient(ops.mean(joint, axis=0))
+    product = ops.matmul(joint, ops.transpose(joint))
+    norms = ops.diagonal(product)
+    squares = ops.maximum(norms[:, None] + norms - 2 * product, 0.0)
+    mean = ops.stop_gradient(ops.mean(squares))
+    # Equal rows throughout are at distance 0, whatever the unit.
+    unit = ops.where(mean > 0, mean, 1.0)
+    kernel = sum(
+        ops.exp(-squares / (2 * 2.0**power * unit)) for power in powers
+    )
+    n = ops.shape(first)[0]
+    within = ops.mean(kernel[:n, :n]) + ops.mean(kernel[n:, n:])
+    return within - 2 * ops.mean(kernel[:n, n:])

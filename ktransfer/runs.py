@@ -25,7 +25,8 @@ class Pretraining(NamedTuple):
     """How a source is made: what to train, on what, how long, from which seed.
 
     `after` names the task whose source it goes on from; all sources of one
-    seed and backbone start from the same initial weights.
+    seed and backbone start from the same initial weights. `recipe` names the
+    function of `sources` that trains it.
     """
 
     task: str
@@ -33,6 +34,7 @@ class Pretraining(NamedTuple):
     backbone: str
     steps: int
     seed: int
+    recipe: str = "pretrain"
 
 
 class Run(NamedTuple):
@@ -40,6 +42,12 @@ class Run(NamedTuple):
 
     `sources` are names of tasks; `b_after_a` is the source of task a, trained
     on by task b. `labels_per_class` None means all labels.
+
+    `evaluation` is "test", or for a trial that tunes, with the test split
+    closed, "validation", accuracy on a part of the labelled images that is
+    held out, or "information", which reads no label (see `measures`). `also`
+    names tasks whose test images the model is measured on as well, `scores`
+    functions of `transferability` that judge the source.
     """
 
     experiment: str
@@ -53,6 +61,14 @@ class Run(NamedTuple):
     source_steps: int | None = None
     backbone: str = "convnet"
     hyperparameters: tuple[tuple[str, Any], ...] = ()
+    evaluation: str = "test"
+    also: tuple[str, ...] = ()
+    scores: tuple[str, ...] = ()
+    recipe: str = "pretrain"
+
+
+# At their default these fields stay out of a record and of its fingerprint.
+_OPTIONAL = ("evaluation", "also", "scores", "recipe")
 
 
 # Identity
@@ -60,15 +76,19 @@ class Run(NamedTuple):
 
 def pretrainings(run):
     """Return the `Pretraining` of each source of `run`, in order."""
-    return [
-        _pretraining(name, run.backbone, run.source_steps, run.source_seed)
-        for name in run.sources
-    ]
+    return [_pretraining(name, run) for name in run.sources]
 
 
-def _pretraining(name, backbone, steps, seed):
+def _pretraining(name, run):
     task, _, after = name.partition("_after_")
-    return Pretraining(task, after or None, backbone, steps, seed)
+    return Pretraining(
+        task,
+        after or None,
+        run.backbone,
+        run.source_steps,
+        run.source_seed,
+        run.recipe,
+    )
 
 
 def before(pretraining):
@@ -80,17 +100,23 @@ def before(pretraining):
 
 def as_fields(run):
     """Return `run` as the dictionary that its record holds."""
-    fields = run._asdict()
-    fields["sources"] = list(run.sources)
+    fields = {
+        name: list(value) if isinstance(value, tuple) else value
+        for name, value in run._asdict().items()
+        if name not in _OPTIONAL or value != Run._field_defaults[name]
+    }
     fields["hyperparameters"] = dict(run.hyperparameters)
     return fields
 
 
 def from_fields(fields):
     """Return the `Run` of a record."""
-    values = {name: fields[name] for name in Run._fields}
-    values["sources"] = tuple(values["sources"])
-    values["hyperparameters"] = tuple(sorted(values["hyperparameters"].items()))
+    values = {
+        name: tuple(value) if isinstance(value, list) else value
+        for name, value in fields.items()
+        if name in Run._fields
+    }
+    values["hyperparameters"] = tuple(sorted(fields["hyperparameters"].items()))
     return Run(**values)
 
 
@@ -132,11 +158,18 @@ def fingerprint(run):
 def source_fingerprint(pretraining):
     """Return the sha256 of everything that can move a weight of a source."""
     base = before(pretraining)
+    recipe = pretraining.recipe
+    made = pretraining._asdict()
+    # The usual recipe has no name in older fingerprints.
+    made.pop("recipe")
     parts = {
         "after": base and source_fingerprint(base),
-        "code": fingerprints.code((_PACKAGE / "sources.py", "pretrain")),
+        "code": fingerprints.code(
+            (_PACKAGE / "sources.py", recipe),
+            (_PACKAGE / "backbones.py", pretraining.backbone),
+        ),
         "data": data.digest(pretraining.task),
-        "pretraining": pretraining._asdict(),
+        "pretraining": made,
         "switches": fingerprints.switches(),
     }
     return files.sha256(canonical(parts).encode())

@@ -5,6 +5,7 @@ lie in `results/sources/` and are not committed: their fingerprint makes them
 again, bit for bit on the same machine.
 """
 
+import importlib
 import io
 import json
 import sys
@@ -14,8 +15,11 @@ from pathlib import Path
 
 import keras
 import numpy as np
+from keras import ops
 
-from ktransfer import backbones, data, files, runs, training
+from ktransfer import data, files, runs, training
+from ktransfer.errors import NotApplicable
+from ktransfer.losses import cross_entropy
 from ktransfer.surgery import (
     Source,
     adapt_input,
@@ -30,6 +34,8 @@ _HEAD_UNITS = 64
 
 def build(pretraining, task):
     """Return the untrained model of a source: raw images -> logits."""
+    # By name, so that a fingerprint follows this one backbone and not all.
+    backbones = importlib.import_module("ktransfer.backbones")
     backbone = getattr(backbones, pretraining.backbone)(seed=pretraining.seed)
     return attach_head(
         adapt_input(backbone, task.image_shape),
@@ -60,8 +66,34 @@ def pretrain(pretraining, task, base=None):
         model,
         task.train,
         steps=pretraining.steps,
-        learning_rate=1e-3,
         seed=pretraining.seed,
+    )
+    return model
+
+
+def label_smoothing(pretraining, task, base=None):
+    """Return the trained model of a source, its labels smoothed by 0.1.
+
+    All else as in `pretrain`.
+    Source: Szegedy et al. 2016, section 7, arXiv:1512.00567.
+    """
+    if base is not None:
+        raise NotApplicable(
+            "smoothed labels are for a source of one task; expected no "
+            "second one."
+        )
+    model = build(pretraining, task)
+
+    def smoothed(labels, logits):
+        even = -ops.mean(ops.log_softmax(logits, axis=-1))
+        return 0.9 * cross_entropy(labels, logits) + 0.1 * even
+
+    training.fit(
+        model,
+        task.train,
+        steps=pretraining.steps,
+        seed=pretraining.seed,
+        loss=smoothed,
     )
     return model
 
@@ -74,6 +106,8 @@ def path(results, pretraining):
     name = (
         f"{task}-{pretraining.backbone}-{pretraining.steps}-{pretraining.seed}"
     )
+    if pretraining.recipe != "pretrain":
+        name += f"-{pretraining.recipe}"
     return Path(results) / "sources" / f"{name}.npz"
 
 
@@ -98,7 +132,8 @@ def load(results, pretraining):
 def _make(results, pretraining, task):
     base = runs.before(pretraining)
     start = time.monotonic()
-    model = pretrain(pretraining, task, base and load(results, base)[0].model)
+    make = globals()[pretraining.recipe]
+    model = make(pretraining, task, base and load(results, base)[0].model)
     seconds = time.monotonic() - start
     training.ledger()
     test = data.test_split(pretraining.task)

@@ -9,12 +9,17 @@ from keras import layers, ops
 
 from ktransfer import backbones
 from ktransfer.data import validation_split
-from ktransfer.errors import NotApplicable
-from ktransfer.layers import InferenceMode
-from ktransfer.losses import cross_entropy, softened_divergence
+from ktransfer.errors import KTransferError, NotApplicable
+from ktransfer.layers import GradientReversal, InferenceMode
+from ktransfer.losses import (
+    cross_entropy,
+    softened_divergence,
+    summed_cross_entropy,
+)
 from ktransfer.seeds import stream
 from ktransfer.surgery import (
     adapt_input,
+    attach_head,
     blocks,
     classifier,
     combine,
@@ -24,8 +29,9 @@ from ktransfer.surgery import (
     fresh,
     head_layer,
     inline,
+    leaves,
 )
-from ktransfer.training import fit, reestimate_statistics
+from ktransfer.training import fit, predict, reestimate_statistics
 
 
 def fitted(target, backbone, *, steps, seed, **training):
@@ -138,6 +144,173 @@ def two_streams(target, source, target_backbone, source_backbone, *, seed):
     }
     outputs = {name: networks[name](inputs[name]) for name in networks}
     return keras.Model(inputs, outputs, name="two_streams")
+
+
+def two_domains(target, source, *, seed, from_source=False):
+    """Return one network for two domains, as it serves and as it trains.
+
+    The first model maps raw target images to logits. The second maps the
+    streams "target" and "source", raw images, each through its own input
+    adapter and a forward pass of its own, to a dictionary of logits `target`
+    and `source`, `(batch, K)`, and of flat features `target_features` and
+    `source_features`. Both models share backbone and head.
+
+    Args:
+        target: the `Task`.
+        source: the `Source`, whose task has the classes of `target`.
+        seed: of the head, and of the fresh weights.
+        from_source: start from the source's weights, not only from its
+            architecture.
+
+    Raises:
+        NotApplicable: the classes differ.
+    """
+    require_same_classes(target, source)
+    backbone = copy_backbone(source.model)
+    if not from_source:
+        backbone = fresh(backbone, seed)
+    network = attach_head(backbone, target.num_classes, seed=seed)
+    shapes = {
+        "target": target.image_shape,
+        "source": source.task.image_shape,
+    }
+    inputs, outputs = {}, {}
+    for name, shape in shapes.items():
+        flat = inline(adapt_input(network, shape), tap=["features", "logits"])
+        reader = keras.Model(flat.input, flat.output, name=f"{name}_reader")
+        inputs[name] = keras.Input(shape, dtype="uint8", name=name)
+        read = reader(inputs[name])
+        outputs[name] = read["logits"]
+        outputs[f"{name}_features"] = layers.Flatten()(read["features"])
+    both = keras.Model(inputs, outputs, name="two_domains")
+    return adapt_input(network, target.image_shape), both
+
+
+def train_on_source(both, source, *, steps, seed, **training):
+    """Train the network of `two_domains` on the labels of the source alone.
+
+    No target image passes through it, in BatchNorm neither.
+
+    Args:
+        both: the second model of `two_domains`.
+        source: the `Source`.
+        steps, seed, training: as in `fit`.
+    """
+    alone = keras.Model(
+        {"source": both.input["source"]}, {"source": both.output["source"]}
+    )
+    fit(
+        alone,
+        {"source": source.task.train},
+        steps=steps,
+        seed=seed,
+        loss=summed_cross_entropy,
+        **training,
+    )
+
+
+def train_on_domains(
+    network, both, target, source, penalty, *, steps, seed, **training
+):
+    """Train on the source's labels, and so that `penalty` of both falls.
+
+    L = CE(source) + penalty(outputs of `both`). No label of the target is
+    read. A BatchNorm layer sees each stream by itself; its moving statistics
+    mix both, so they are taken from the target's images at the end.
+
+    Args:
+        network, both: the models of `two_domains`; `both` may have more
+            outputs, and an input `progress`.
+        target: the `Task`.
+        source: the `Source`.
+        penalty: function outputs -> scalar; None, as strength 0 gives it, is
+            `train_on_source`.
+        steps, seed, training: as in `fit`.
+    """
+    if penalty is None:
+        train_on_source(both, source, steps=steps, seed=seed, **training)
+        return
+    images = without_labels(target)
+
+    def loss(labels, outputs):
+        supervised = cross_entropy(labels["source"], outputs["source"])
+        return supervised + penalty(outputs)
+
+    fit(
+        both,
+        {"source": source.task.train, "target": images},
+        steps=steps,
+        seed=seed,
+        loss=loss,
+        **training,
+    )
+    reestimate_statistics(network, images)
+
+
+def without_labels(target):
+    """Return the images of `target` that come without labels.
+
+    Those of `target.unlabelled`, else the training images without theirs.
+    """
+    if target.unlabelled is not None:
+        return target.unlabelled
+    return target.train.x
+
+
+def adversary(both, given, *, seed, hidden_units, strength, weigh=None):
+    """Return `both` with a domain discriminator, and the penalty of it.
+
+    D = Dense(hidden_units, relu) -> Dense(1) tells source from target by
+    `given`; its cross-entropy is a mean over the images of both. D learns at
+    weight 1; what it is given gets the gradient times -lambda, with lambda =
+    strength (2 / (1 + exp(-10 p)) - 1) and p the share of steps done.
+    Source: Ganin et al. 2016, DANN, arXiv:1505.07818.
+
+    Args:
+        both: the second model of `two_domains`.
+        given: {"target": ..., "source": ...}, symbolic `(batch, width)`.
+        seed: of the discriminator.
+        hidden_units: of D.
+        strength: of the reversed gradient; 0 gives `both` as it is, and None
+            for the penalty.
+        weigh: function logits -> `(batch, 1)`, the weight of each image within
+            its domain; None weighs all alike.
+
+    Returns:
+        (model with an input `progress` and outputs `target_domain` and
+        `source_domain`, function outputs -> scalar).
+    """
+    if not strength:
+        return both, None
+    progress = keras.Input((1,), name="progress")
+    growing = strength * (2 / (1 + ops.exp(-10 * progress)) - 1)
+    hidden = head_layer(hidden_units, "domain_hidden", seed, "relu")
+    answer = head_layer(1, "domain", seed)
+    reverse = GradientReversal(name="reverse")
+    outputs = dict(both.output)
+    for name, x in given.items():
+        outputs[f"{name}_domain"] = answer(hidden(reverse([x, growing])))
+    inputs = {**both.input, "progress": progress}
+
+    def penalty(outputs):
+        errors = []
+        for name, sign in (("source", -1), ("target", 1)):
+            error = ops.softplus(sign * outputs[f"{name}_domain"])
+            weights = 1.0 if weigh is None else weigh(outputs[name])
+            errors.append(ops.mean(weights * error) / ops.mean(weights))
+        return sum(errors) / 2
+
+    return keras.Model(inputs, outputs, name="adversary"), penalty
+
+
+def require_same_classes(target, source):
+    """Refuse, with `NotApplicable`, a source of other classes."""
+    if not answers(source, target):
+        raise NotApplicable(
+            f"the source knows the classes {source.task.labels} of "
+            f"{source.task.name}, the target has {target.labels} of "
+            f"{target.name}; expected the same."
+        )
 
 
 def held_out(target, seed):
@@ -357,3 +530,236 @@ def block_chain(model):
         raise NotApplicable(
             f"the blocks of {model.name!r} branch; expected a chain of blocks."
         ) from error
+
+
+def tuned_weights(
+    target, source, names, kinds=(layers.Layer,), *, steps, seed, **training
+):
+    """Return the source's features under a new head, few weights trained.
+
+    The backbone trains its weights called one of `names`, and nothing else
+    of it changes: with BatchNorm in it the whole is trained in inference mode,
+    so that the statistics stay (and dropout is off).
+
+    Args:
+        target: the `Task`; its labelled images train the model.
+        source: the `Source`.
+        names: of variables: "bias", "gamma", "beta".
+        kinds: classes of layers whose weights count.
+        steps, seed, training: as in `fit`.
+
+    Raises:
+        NotApplicable: the backbone has no such weight.
+    """
+    backbone = copy_backbone(source.model)
+    freeze(backbone)
+    _thaw_weights(backbone, names, kinds)
+    model = classifier(backbone, target, seed=seed)
+    trained = model
+    if any(isinstance(x, layers.BatchNormalization) for x in leaves(model)):
+        inputs = keras.Input(target.image_shape, dtype="uint8", name="images")
+        logits = InferenceMode(model, name="inference")(inputs)
+        trained = keras.Model(inputs, logits)
+    fit(trained, target.train, steps=steps, seed=seed, **training)
+    return model
+
+
+def _thaw_weights(frozen, names, kinds):
+    """Thaw the weights of a frozen model that `tuned_weights` trains."""
+    chosen = [
+        layer
+        for layer in leaves(frozen)
+        if isinstance(layer, kinds)
+        and any(variable.name in names for variable in layer.weights)
+    ]
+    if not chosen:
+        wanted = " or ".join(kind.__name__ for kind in kinds)
+        raise NotApplicable(
+            f"the source's features have no {wanted} "
+            f"with {' or '.join(names)}; expected at least one."
+        )
+    for layer in chosen:
+        layer.trainable = True
+        for variable in layer.trainable_variables:
+            variable.trainable = variable.name in names
+
+
+def anchor(variables, importances=None):
+    """Return a function () -> 1/2 sum of importance x (W - W_s)^2, a scalar.
+
+    W_s is what the `variables` hold now, at the call of `anchor`.
+
+    Args:
+        variables: Keras variables, that train later.
+        importances: an array of its shape for each; None for 1 throughout.
+    """
+    if importances is None:
+        importances = [np.ones(variable.shape) for variable in variables]
+    terms = [
+        (variable, variable.numpy(), importance.astype("float32"))
+        for variable, importance in zip(variables, importances, strict=True)
+    ]
+
+    def distance():
+        return 0.5 * sum(
+            ops.sum(importance * ops.square(variable - start))
+            for variable, start, importance in terms
+        )
+
+    return distance
+
+
+def with_source_head(model, source):
+    """Return raw images -> `logits` of `model`, and `source_logits`.
+
+    The second output is a copy of the source's own head, thawed, on the
+    features of `model`, whose layers the result shares.
+
+    Args:
+        model: of `classifier`, on a copy of the source's backbone.
+        source: the `Source`.
+    """
+    network = copy(source.model)
+    (last,) = network.output_names
+    theirs = inline(network, tap=["features", last]).output
+    head = keras.Model(theirs["features"], theirs[last], name="source_head")
+    ours = inline(model, tap=["features", "logits"])
+    outputs = {
+        "logits": ours.output["logits"],
+        "source_logits": head(ours.output["features"]),
+    }
+    return keras.Model(ours.input, outputs, name="with_source_head")
+
+
+def read_domains(target, source):
+    """Return the source's frozen features as readers of either domain.
+
+    Returns:
+        ({"target": reader, "source": reader}, {"target": images, "source":
+        images}): a reader maps raw images of its task to flat features
+        `(n, d)` in inference mode, and both hold one copy of the backbone;
+        the images are those of `without_labels` and the source's own.
+
+    Raises:
+        NotApplicable: the classes differ.
+    """
+    require_same_classes(target, source)
+    backbone = copy_backbone(source.model)
+    freeze(backbone)
+    images = {"target": without_labels(target), "source": source.task.train.x}
+    readers = {}
+    for name, x in images.items():
+        inputs = keras.Input(x.shape[1:], dtype="uint8", name=name)
+        adapted = adapt_input(backbone, x.shape[1:])
+        features = InferenceMode(adapted, name=f"{name}_reader")(inputs)
+        flat = layers.Flatten(name=f"{name}_flat")(features)
+        readers[name] = keras.Model(inputs, flat)
+    return readers, images
+
+
+def aligned(target, source, readers, maps, *, steps, seed, **training):
+    """Return raw target images -> reader, map, linear head.
+
+    The head is all that trains, on the source's labels and through the
+    source's reader and map.
+
+    Args:
+        target, source: the `Task` and the `Source`.
+        readers: of `read_domains`.
+        maps: frozen layers of the same names, features -> aligned features;
+            one layer twice to share it.
+        steps, seed, training: as in `fit`.
+    """
+    head = head_layer(target.num_classes, "logits", seed)
+    inputs = {name: reader.input for name, reader in readers.items()}
+    outputs = {
+        name: head(maps[name](reader.output))
+        for name, reader in readers.items()
+    }
+    both = keras.Model(inputs, outputs, name="aligned")
+    train_on_source(both, source, steps=steps, seed=seed, **training)
+    return keras.Model(inputs["target"], outputs["target"], name="aligned")
+
+
+def feature_moments(reader, images):
+    """Return mean, deviation `(d,)` and correlation `(d, d)` of features.
+
+    All are float64 and over all images. A constant feature has deviation 1,
+    so that to standardise it is to centre it, and correlation 0 even with
+    itself.
+
+    Args:
+        reader: images -> features `(n, d)`.
+        images: `(n, height, width, channels)` uint8.
+    """
+    features = predict(reader, images)
+    mean = features.mean(axis=0, dtype="float64")
+    covariance = np.zeros((len(mean), len(mean)))
+    for start in range(0, len(features), 1000):
+        centred = features[start : start + 1000] - mean
+        covariance += centred.T @ centred / len(features)
+    deviation = np.sqrt(np.diag(covariance))
+    # Below it the deviation is the rounding of float32.
+    constant = deviation <= 1e-6 * np.abs(mean)
+    covariance[constant] = covariance[:, constant] = 0
+    deviation[constant] = 1
+    return mean, deviation, covariance / np.outer(deviation, deviation)
+
+
+def linearly_aligned(target, source, align, *, steps, seed, **training):
+    """Return `aligned` on standardised features, times a matrix a domain.
+
+    A domain's features f become ((f - mean) / deviation) matrix, a Dense
+    layer `target_align` or `source_align`, with the domain's own moments.
+
+    Args:
+        target, source: the `Task` and the `Source`.
+        align: function (correlation of the target's features, that of the
+            source's) -> (target's matrix, source's), all float64, `(d, k)`.
+        steps, seed, training: as in `fit`.
+    """
+    readers, images = read_domains(target, source)
+    moments = {
+        name: feature_moments(reader, images[name])
+        for name, reader in readers.items()
+    }
+    matrices = align(moments["target"][2], moments["source"][2])
+    maps = {}
+    for name, matrix in zip(("target", "source"), matrices, strict=True):
+        mean, deviation, _ = moments[name]
+        kernel = matrix / deviation[:, None]
+        dense = layers.Dense(kernel.shape[1], name=f"{name}_align")
+        dense.trainable = False
+        dense.build((None, len(mean)))
+        dense.set_weights([kernel, -mean @ kernel])
+        maps[name] = dense
+    return aligned(
+        target, source, readers, maps, steps=steps, seed=seed, **training
+    )
+
+
+def num_kept(eigenvalues, num_components):
+    """Return how many components to keep: `num_components`, or all there are.
+
+    Those of an eigenvalue below 1e-8 of the largest are rounding.
+
+    Args:
+        eigenvalues: >= 0 up to rounding, in ascending order.
+        num_components: as asked for.
+
+    Raises:
+        KTransferError: `E_ARGUMENT` for fewer than one.
+        NotApplicable: all eigenvalues are 0.
+    """
+    if num_components < 1:
+        raise KTransferError(
+            "E_ARGUMENT",
+            f"num_components is {num_components!r}; expected at least 1.",
+        )
+    found = int(np.sum(eigenvalues > 1e-8 * eigenvalues[-1]))
+    if eigenvalues[-1] <= 0:
+        raise NotApplicable(
+            "the source's features are the same for all images of a domain; "
+            "expected some that vary."
+        )
+    return min(num_components, found)

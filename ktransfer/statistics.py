@@ -207,6 +207,29 @@ def sign_flip_p_value(differences):
     return float(np.mean(np.abs(sums) >= abs(differences.sum()) - slack))
 
 
+def spearman(first, second):
+    """Return Spearman's rank correlation; equal values share their mean rank.
+
+    Args:
+        first, second: `(n,)`.
+
+    Returns:
+        a number from -1 to 1, nan where one side is constant.
+    """
+    ranks = [_ranks(np.asarray(values, float)) for values in (first, second)]
+    centred = [rank - rank.mean() for rank in ranks]
+    norm = math.sqrt((centred[0] ** 2).sum() * (centred[1] ** 2).sum())
+    return float((centred[0] * centred[1]).sum() / norm) if norm else math.nan
+
+
+def _ranks(values):
+    _, places, counts = np.unique(
+        values, return_inverse=True, return_counts=True
+    )
+    last = np.cumsum(counts)
+    return (last - (counts - 1) / 2)[places]
+
+
 def holm(p_values):
     """Return Holm's adjusted p-values, shape (tests,); nan stays nan.
 

@@ -4,6 +4,7 @@
 and what comes out, and starts from a fresh optimiser every time.
 """
 
+import functools
 import math
 import sys
 from typing import NamedTuple
@@ -14,7 +15,7 @@ from keras import ops
 
 from ktransfer import backend, frozen
 from ktransfer.data import Split
-from ktransfer.errors import Diverged, KTransferError
+from ktransfer.errors import Diverged, KTransferError, unknown
 from ktransfer.losses import cross_entropy
 from ktransfer.seeds import stream
 from ktransfer.surgery import inline, leaves, node_of
@@ -25,6 +26,19 @@ CHUNK = 50
 # pays. Measured; a constant, since compiled bits differ from plain ones.
 XLA_PAYS_ABOVE = 1e11
 _PREDICT_BATCH = 250
+
+
+OPTIMIZERS = {
+    "adam": keras.optimizers.Adam,
+    "sgd": functools.partial(keras.optimizers.SGD, momentum=0.9),
+}
+# Factors of the learning rate at p, the share of the steps done. The last is
+# that of Ganin and Lempitsky 2015, arXiv:1409.7495.
+SCHEDULES = {
+    "constant": lambda p: 1.0,
+    "cosine": lambda p: 0.5 * (1 + ops.cos(math.pi * p)),
+    "annealed": lambda p: (1 + 10 * p) ** -0.75,
+}
 
 
 class Fit(NamedTuple):
@@ -62,7 +76,8 @@ def fit(
     learning_rate=1e-3,
     batch_size=64,
     loss=cross_entropy,
-    optimizer=keras.optimizers.Adam,
+    optimizer="adam",
+    schedule="constant",
     rates=(),
 ):
     """Train the thawed layers of `model` for `steps` optimiser steps.
@@ -77,11 +92,13 @@ def fit(
             goes on with its next epoch inside the batch.
         steps: number of optimiser steps, 0 to change nothing.
         seed: of the epoch order.
-        learning_rate: a number, or a Keras learning-rate schedule.
+        learning_rate: the rate at the first step.
         batch_size: images of each stream a step.
         loss: function (labels, outputs) -> scalar; labels int32 `(batch,)`, or
             a dictionary by stream; outputs as the model gives them.
-        optimizer: a class or function learning_rate -> fresh Keras optimiser.
+        optimizer: a name of `OPTIMIZERS`, or a class or function
+            learning_rate -> fresh Keras optimiser.
+        schedule: a name of `SCHEDULES`; what it multiplies the rate by.
         rates: pairs (layers, learning rate) for layers with a rate of their
             own; the update is scaled, not the gradient.
 
@@ -94,6 +111,11 @@ def fit(
     streams = data if not isinstance(data, Split) else {"target": data}
     check_arguments(steps=steps, learning_rate=learning_rate)
     check_arguments(batch_size=batch_size)
+    for kind, name, table in (
+        ("optimizer", optimizer, OPTIMIZERS),
+        ("schedule", schedule, SCHEDULES),
+    ):
+        _chosen(kind, name, table)
     images, labels = _checked_streams(model, streams, loss)
     if not steps:
         return
@@ -108,8 +130,10 @@ def fit(
     before = _snapshot(model)
     objective.prepare(list(inputs), loss)
     scales = _scales(rates, learning_rate)
+    rate = _scheduled(learning_rate, schedule, steps)
     objective.compile(
-        _scaled(optimizer, scales)(learning_rate), jit_compile=compiled
+        _scaled(_chosen("optimizer", optimizer, OPTIMIZERS), scales)(rate),
+        jit_compile=compiled,
     )
     # Left to the first call, the optimiser's variables make Keras trace twice.
     objective.optimizer.build(objective.trainable_variables)
@@ -198,8 +222,6 @@ def check_arguments(**values):
         KTransferError: `E_ARGUMENT` with the name, the value and the range.
     """
     for name, value in values.items():
-        if isinstance(value, keras.optimizers.schedules.LearningRateSchedule):
-            continue
         whole = name in ("steps", "batch_size")
         lowest = 0 if name == "steps" else (1 if whole else 0)
         good = (
@@ -396,7 +418,43 @@ def _xla_pays(objective, images):
     return bool(3 * images * weights > XLA_PAYS_ABOVE)
 
 
-# Rates of single layers
+# Rates
+
+
+class _Scheduled(keras.optimizers.schedules.LearningRateSchedule):
+    """`learning_rate` times the factor of a schedule."""
+
+    def __init__(self, learning_rate, factor, steps):
+        self.learning_rate = learning_rate
+        self._factor = factor
+        self._steps = steps
+
+    def __call__(self, step):
+        done = ops.cast(step, "float32") / self._steps
+        return self.learning_rate * self._factor(done)
+
+    def get_config(self):
+        return {
+            "learning_rate": self.learning_rate,
+            "factor": self._factor,
+            "steps": self._steps,
+        }
+
+
+def _scheduled(learning_rate, schedule, steps):
+    factor = _chosen("schedule", schedule, SCHEDULES)
+    if schedule == "constant":
+        return learning_rate
+    return _Scheduled(learning_rate, factor, steps)
+
+
+def _chosen(kind, name, table):
+    """Return what `table` holds under `name`; anything but a name is kept."""
+    if not isinstance(name, str):
+        return name
+    if name not in table:
+        raise unknown(kind, name, table)
+    return table[name]
 
 
 def _scales(rates, learning_rate):
@@ -424,19 +482,20 @@ def _scaled(optimizer, scales):
 
     def build(learning_rate):
         fresh = optimizer(learning_rate)
+        apply = fresh.apply
 
-        class Scaled(type(fresh)):
-            def apply(self, grads, trainable_variables):
-                own = [
-                    (v, ops.copy(v), scales[id(v)])
-                    for v in trainable_variables
-                    if scales.get(id(v), 1) != 1
-                ]
-                super().apply(grads, trainable_variables)
-                for variable, old, scale in own:
-                    variable.assign(old + scale * (variable - old))
+        def scaled(gradients, trainable_variables=None):
+            own = [
+                (v, ops.copy(v), scales[id(v)])
+                for v in trainable_variables
+                if scales.get(id(v), 1) != 1
+            ]
+            apply(gradients, trainable_variables)
+            for variable, old, scale in own:
+                variable.assign(old + scale * (variable - old))
 
-        return Scaled.from_config(fresh.get_config())
+        fresh.apply = scaled
+        return fresh
 
     return build
 
@@ -474,7 +533,7 @@ def _check_after(model, before, scales, steps):
 def _statistics_and_seeds(model):
     """Return ids of the variables that training changes without a gradient."""
     found = {id(v) for v in model.variables} - {id(v) for v in model.weights}
-    for layer in model._flatten_layers(include_self=False):
-        if not isinstance(layer, keras.Model) and layer.trainable:
-            found |= {id(v) for v in layer.non_trainable_variables}
+    for layer in leaves(model):
+        if layer.trainable and hasattr(layer, "moving_mean"):
+            found |= {id(layer.moving_mean), id(layer.moving_variance)}
     return found

@@ -5,6 +5,8 @@ Pure functions of arrays, in float64. No Keras import.
 
 import numpy as np
 
+from ktransfer.errors import KTransferError
+
 
 def label_map(probabilities, labels, num_classes=None):
     """Return P(y given z), the target's classes given the source's.
@@ -44,6 +46,199 @@ def leep(probabilities, labels):
     theta = _distributions(probabilities)
     expected = theta @ label_map(theta, labels)
     return float(np.log(expected[np.arange(len(labels)), labels]).mean())
+
+
+def nce(source_labels, labels):
+    """Return -H(Y given Z), the negative conditional entropy, in nats.
+
+    Z is the source's answer, the argmax of its outputs. From -log K to 0; 0 if
+    Z determines Y, -H(Y) if it says nothing. Equals `leep` of one-hot outputs.
+    Source: Tran, Nguyen and Hassner 2019, arXiv:1908.08142.
+
+    Args:
+        source_labels: integers `(n,)`, the source's class of each image.
+        labels: integers `(n,)`, with or without gaps.
+    """
+    z, y = _indicators(source_labels), _indicators(labels)
+    joint = z.T @ y
+    given = joint / joint.sum(axis=1, keepdims=True)
+    return float(np.log(np.sum(z @ given * y, axis=1)).mean())
+
+
+def logme(features, labels):
+    """Return the log maximum evidence of linear regression, in nats an image.
+
+    For each class, the one-hot y ~ N(F m, 1/beta) under the prior
+    m ~ N(0, 1/alpha); log p(y given F, alpha, beta) at the alpha and beta of
+    MacKay's fixed point, divided by n, averaged over the classes that occur.
+    Any real number, more is better. No bias is added to F. With fewer images
+    than features all d precisions of the prior are counted, as the formula
+    has them; the authors' code at 3a08950 leaves d - n of them out.
+    Source: You et al. 2021, arXiv:2102.11005.
+
+    Args:
+        features: F, `(n, d)`; maps are flattened.
+        labels: integers `(n,)`, with or without gaps.
+    """
+    y = _indicators(labels)
+    directions, squares = _spectrum(_rows(features))
+    inside = (directions.T @ y) ** 2
+    outside = np.maximum(y.sum(axis=0) - inside.sum(axis=0), 0)
+    each = [
+        _log_evidence(squares, column, rest, len(y))
+        for column, rest in zip(inside.T, outside)
+    ]
+    return float(np.mean(each) / len(y))
+
+
+def h_score(features, labels, shrinkage=None):
+    """Return tr(cov(f)^+ cov(E[f given y])): how well classes stand apart.
+
+    From 0 to K - 1, K classes that occur; unchanged by invertible linear
+    maps. The pseudo-inverse leaves out directions in which nothing varies.
+
+    Shrunk by a, in [0, 1], it is tr(C^-1 (1 - a) cov(E[f given y])) with
+    C = (1 - a) cov(f) + a tr(cov(f)) / d I: never above the plain score, and
+    unchanged only by rotations, one common scale and shifts. With fewer
+    images than features the plain score is its maximum whatever the labels.
+    Source: Bao et al., ICIP 2019; shrunk, Ibrahim et al. 2021,
+    arXiv:2110.06893; the coefficient, Ledoit and Wolf 2004.
+
+    Args:
+        features: f, `(n, d)`; maps are flattened.
+        labels: integers `(n,)`, with or without gaps.
+        shrinkage: None for the plain score, "ledoit-wolf" for the
+            coefficient that their formula estimates, or a number a.
+
+    Raises:
+        KTransferError: `E_ARGUMENT` for another `shrinkage`.
+    """
+    f, y = centred(features), _indicators(labels)
+    directions, squares = _spectrum(f)
+    # Share of each direction's variance that lies between the classes.
+    sums = y.T @ directions
+    between = np.sum(sums**2 / y.sum(axis=0)[:, None], axis=0)
+    variances = squares / len(f)
+    if shrinkage == "ledoit-wolf":
+        shrinkage = _ledoit_wolf(f, variances)
+    share = _share(shrinkage)
+    kept = (1 - share) * variances
+    return float(between @ (kept / (kept + share * _mean(variances, f))))
+
+
+def transrate(features, labels, epsilon=1e-4):
+    """Return R(Z) - mean over classes of R(Z_k), in nats.
+
+    R(Z) = 1/2 log det(I + Z' Z / (n epsilon)) is the coding rate; Z is
+    centred, once, over all classes. At least 0 for balanced classes, and near
+    0 if they do not differ; below 0 is possible for unbalanced ones. Unchanged
+    by rotation and shift, but not by the scale of the features.
+    Source: Huang et al. 2022, arXiv:2106.09362.
+
+    Args:
+        features: Z, `(n, d)`; maps are flattened.
+        labels: integers `(n,)`, with or without gaps.
+        epsilon: the distortion that the code allows, > 0, in squared units of
+            the features.
+    """
+    z = centred(features)
+    each = [
+        _coding_rate(z[column > 0], epsilon) for column in _indicators(labels).T
+    ]
+    return float(_coding_rate(z, epsilon) - np.mean(each))
+
+
+def centred(features):
+    """Return float64 `(n, d)` whose columns have mean 0; maps are flattened.
+
+    A constant column becomes 0 exactly, and not a rounding error that a scale
+    could bring out again.
+    """
+    rows = _rows(features)
+    rows = rows - rows[:1]
+    return rows - rows.mean(axis=0)
+
+
+def _rows(features):
+    return np.asarray(features, "float64").reshape(len(features), -1)
+
+
+def _indicators(labels):
+    """Return one-hot `(n, K)` of the classes that occur: no empty column."""
+    classes, rows = np.unique(labels, return_inverse=True)
+    return np.eye(len(classes))[rows]
+
+
+def _spectrum(rows):
+    """Return the left singular vectors `(n, k)` and squared values, rank k."""
+    u, s, _ = np.linalg.svd(rows, full_matrices=False)
+    kept = s > max(rows.shape) * np.finfo("float64").eps * s[:1]
+    return u[:, kept], s[kept] ** 2
+
+
+def _log_evidence(squares, inside, rest, n):
+    """Return log p(y given F) at the fixed point of alpha and beta.
+
+    Args:
+        squares: the squared singular values of F that are not 0, `(k,)`.
+        inside: y's squared coordinates in their directions, `(k,)`.
+        rest: y's squared norm in the other directions.
+        n: the number of images.
+    """
+
+    def posterior(ratio):
+        weights = np.sum(squares * inside / (squares + ratio) ** 2)
+        errors = np.sum(inside * (ratio / (squares + ratio)) ** 2) + rest
+        return weights, errors
+
+    alpha = beta = ratio = 1.0
+    for _ in range(11):
+        weights, errors = posterior(ratio)
+        alpha = np.sum(squares / (squares + ratio)) / (weights + 1e-5)
+        # n - gamma, without the difference of nearly equal numbers.
+        free = n - len(squares) + np.sum(ratio / (squares + ratio))
+        beta = free / (errors + 1e-5)
+        previous, ratio = ratio, alpha / beta
+        if abs(ratio - previous) <= 1e-3 * previous:
+            break
+    weights, errors = posterior(ratio)
+    # alpha^d / det(alpha I + beta F'F), where F's zero directions cancel.
+    determinant = np.sum(np.log1p(squares / ratio))
+    residual = beta * errors + alpha * weights
+    return (n * np.log(beta / (2 * np.pi)) - determinant - residual) / 2
+
+
+def _ledoit_wolf(f, variances):
+    """Return the shrinkage of least expected squared error, in [0, 1].
+
+    Source: Ledoit and Wolf 2004, doi:10.1016/S0047-259X(03)00096-4.
+    """
+    mean = _mean(variances, f)
+    zeros = f.shape[1] - len(variances)
+    spread = np.sum((variances - mean) ** 2) + zeros * mean**2
+    fourth = np.mean(np.sum(f**2, axis=1) ** 2)
+    error = max(fourth - np.sum(variances**2), 0) / len(f)
+    return min(error / spread, 1.0) if spread > 0 else 0.0
+
+
+def _mean(variances, f):
+    return np.sum(variances) / f.shape[1]
+
+
+def _share(shrinkage):
+    share = 0 if shrinkage is None else shrinkage
+    if isinstance(share, str) or not 0 <= share <= 1:
+        raise KTransferError(
+            "E_ARGUMENT",
+            f"shrinkage is {shrinkage!r}; expected None, 'ledoit-wolf' or a "
+            "number from 0 to 1.",
+        )
+    return share
+
+
+def _coding_rate(rows, epsilon):
+    s = np.linalg.svd(rows, compute_uv=False)
+    return np.sum(np.log1p(s**2 / (len(rows) * epsilon))) / 2
 
 
 def _distributions(probabilities):

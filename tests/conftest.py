@@ -166,3 +166,36 @@ def fitted(monkeypatch):
         return models
 
     return watch
+
+
+def domains(normalised=False):
+    """Return (target, source) of the same classes, the target's inverted."""
+    target, (source,) = worlds(1)[3 if normalised else 2]
+    train = target.train._replace(x=255 - target.train.x)
+    return target._replace(train=train), source
+
+
+def state(model):
+    """Return the bytes of every weight of `model`, in order."""
+    return list(weights_of(model).values())
+
+
+@pytest.fixture
+def given_to_fit(monkeypatch):
+    """A function (method, ...) -> what it gives `stages.fit`, not trained."""
+
+    def given(method, *args, **options):
+        from ktransfer import stages
+
+        seen = {}
+        monkeypatch.setattr(
+            stages,
+            "fit",
+            lambda model, data, **options: seen.update(
+                options, model=model, data=data
+            ),
+        )
+        method.transfer(*args, steps=1, seed=0, **options)
+        return seen
+
+    return given

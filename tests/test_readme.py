@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from conftest import small_source, small_task
 
-from ktransfer import cli, methods, runs
+from ktransfer import cli, experiment, methods, runs
 from ktransfer.surgery import blocks
 
 README = Path(__file__).parents[1] / "README.md"
@@ -52,8 +52,7 @@ def test_the_example_is_a_method_when_its_file_is_there(
 def test_the_headline_is_that_of_the_committed_records(text, monkeypatch):
     """Mend it by `make readme`."""
     monkeypatch.chdir(README.parent)
-    experiment = cli._experiment("cifar10-mnist")
-    planned = experiment.runs()
+    planned = experiment.load("cifar10-mnist").script.runs()
     records = [
         {**record, "stale": False}
         for path in sorted({runs.record_path("results", r) for r in planned})

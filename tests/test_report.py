@@ -33,8 +33,9 @@ trainable |
 
 - `model_soup`: needs two sources \\| got \\`one\\`
 
-- better and worse: the 95 % interval of the gain excludes 0 and Holm's \
-correction over 1 comparison holds; the smallest gain that these seeds find \
+- better, worse and negative transfer (worse than scratch in spite of a \
+source): the 95 % interval of the gain excludes 0 and Holm's correction over \
+1 comparison holds; the smallest gain that these seeds find \
 with 80 % power is 1.7 pp (median)
 """
 
@@ -85,7 +86,7 @@ def test_rows_are_sorted_and_complete():
 def test_badges():
     rows = report.table(headline())
     assert _row(rows, "frozen_features")["badge"] == "better"
-    assert _row(rows, "fine_tuning")["badge"] == "worse"
+    assert _row(rows, "fine_tuning")["badge"] == "negative transfer"
     assert _row(rows, "frozen_features", None)["badge"] == "undecided"
     assert {_row(rows, c)["badge"] for c in list(LEVELS)[:3]} == {"control"}
     few = report.table(headline(3))
@@ -105,7 +106,7 @@ def test_one_method_under_many_names_is_seldom_better_or_worse():
             for seed, value in enumerate(rng.normal(0.8, 0.01, 5))
         ]
         badges = {row["badge"] for row in report.table(records)}
-        claims += bool(badges & {"better", "worse"})
+        claims += bool(badges & {"better", "negative transfer"})
     assert claims <= 16
 
 

@@ -256,3 +256,14 @@ def test_records_that_should_not_meet_are_refused():
     with pytest.raises(KTransferError, match="different data"):
         statistics.require_comparable(origins, mix=True)
     assert statistics.require_comparable(sweep()) == 1
+
+
+def test_spearman_is_that_of_scipy():
+    scipy_stats = pytest.importorskip("scipy.stats")
+    rng = np.random.default_rng(0)
+    for _ in range(20):
+        first, second = rng.integers(0, 6, (2, 15))
+        expected = scipy_stats.spearmanr(first, second).statistic
+        found = statistics.spearman(first, second)
+        assert found == pytest.approx(expected, abs=1e-12)
+    assert np.isnan(statistics.spearman([1, 1], [1, 2]))

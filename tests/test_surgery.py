@@ -65,7 +65,7 @@ def test_the_articles_network_has_its_number_of_parameters():
 @pytest.mark.parametrize("name", sorted(backbones.BUILDERS))
 def test_backbones_scale_their_input_and_start_near_ln_k(name):
     model = attach_head(backbones.BUILDERS[name](seed=1), 10, seed=1)
-    x = images(n=64, size=32)
+    x = images(n=64, size=model.input.shape[1])
     # Training mode: untrained moving statistics normalise nothing.
     logits = np.asarray(model(x, training=True), "float64")
     y = np.arange(64) % 10

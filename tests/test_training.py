@@ -198,6 +198,58 @@ def test_bad_numbers_are_refused(task, bad):
     assert next(iter(bad)) in caught.value.message
 
 
+@pytest.mark.parametrize(
+    ("schedule", "expected"),
+    [
+        ("constant", [1, 1, 1, 1]),
+        ("cosine", [1, 0.853553, 0.5, 0.146447]),
+        ("annealed", [1, 3.5**-0.75, 6**-0.75, 8.5**-0.75]),
+    ],
+)
+def test_a_schedule_scales_each_step(task, schedule, expected):
+    """A loss of gradient 1 moves a bias by the rate of each step."""
+    moved = []
+    for steps in (1, 2, 3, 4):
+        scheduled = training._scheduled(0.5, schedule, 4)
+        model = keras.Sequential([keras.Input((1,)), layers.Dense(1)])
+        optimizer = keras.optimizers.SGD(scheduled)
+        optimizer.build(model.trainable_variables)
+        for _ in range(steps):
+            ones = [ops.ones_like(v) for v in model.trainable_variables]
+            optimizer.apply(ones, model.trainable_variables)
+        moved.append(-float(model.layers[-1].bias.numpy()[0]))
+    steps = np.diff([0, *moved])
+    np.testing.assert_allclose(steps, 0.5 * np.array(expected), rtol=1e-5)
+
+
+def test_names_of_optimisers_and_schedules_are_checked(task):
+    for wrong in ({"optimizer": "sdg"}, {"schedule": "cosin"}):
+        with pytest.raises(KTransferError) as caught:
+            train(build(), task, **wrong)
+        assert caught.value.name == "E_UNKNOWN"
+    by_name = weights_of(train(build(), task, optimizer="sgd"))
+    by_class = weights_of(
+        train(
+            build(),
+            task,
+            optimizer=lambda rate: keras.optimizers.SGD(rate, momentum=0.9),
+        )
+    )
+    assert by_name == by_class
+
+
+@pytest.mark.parametrize("schedule", ["constant", "cosine"])
+def test_rates_and_schedules_go_together(task, schedule):
+    plain, scaled = build(), build()
+    train(plain, task, steps=1, schedule=schedule)
+    chosen = [scaled.get_layer("logits")]
+    train(scaled, task, steps=1, schedule=schedule, rates=[(chosen, 1e-3)])
+    start = build().get_layer("logits").kernel.numpy()
+    full = plain.get_layer("logits").kernel.numpy() - start
+    tenth = scaled.get_layer("logits").kernel.numpy() - start
+    np.testing.assert_allclose(tenth, full / 10, atol=1e-6)
+
+
 def test_steps_and_seed_have_no_default(task):
     for given in ({"steps": 1}, {"seed": 0}):
         with pytest.raises(TypeError):

@@ -1,8 +1,10 @@
 """Tasks by name: which data, which classes, how many labels.
 
 A name is that of a data set, or that of a data set and of some of its classes:
-`mnist`, `mnist_5to9`, `mnist_0_3_7`, `cifar10_animals`. The test split lives
-apart from the task, so that a method that is handed a `Task` has no test data.
+`mnist`, `mnist_5to9`, `mnist_0_3_7`, `cifar10_animals`. A domain shift comes
+last (see `shifts`): `mnist_5to9_inverted`, `mnist_over_cifar10`. The test split
+lives apart from the task, so that a method that is handed a `Task` has no test
+data.
 """
 
 import contextlib
@@ -15,7 +17,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ktransfer import errors
-from ktransfer.data import archives, glyphs, own_data
+from ktransfer.data import archives, glyphs, own_data, shifts
 from ktransfer.data.split import Problem, Split, sha256
 from ktransfer.data.subsets import keep_classes, subset
 from ktransfer.errors import KTransferError
@@ -24,6 +26,8 @@ _NAME = re.compile(r"[a-z0-9][a-z0-9_]{0,63}")
 _CLASS = r"(0|[1-9][0-9]{0,3})"
 _RANGE = re.compile(rf"{_CLASS}to{_CLASS}")
 _LIST = re.compile(rf"{_CLASS}(_{_CLASS})*")
+_SHIFT = re.compile(rf"(.+)_({'|'.join(shifts.PLAIN)})")
+_OVER = re.compile(r"(.+?)_(varied_over|over)_(.+)")
 _EMBEDDED = {
     "digits": tuple(range(10)),
     "letters": tuple(glyphs.LETTERS),
@@ -67,11 +71,16 @@ class Task(NamedTuple):
 
 
 class _Place(NamedTuple):
-    """Where a name leads; `path` is None for the embedded sets."""
+    """Where a name leads; `path` is None for the embedded sets.
+
+    `shifts` are pairs in the order they are applied: a kind, and the place of
+    its backgrounds or None.
+    """
 
     base: str
     path: Path | None
     classes: tuple[int, ...] | None
+    shifts: "tuple[tuple[str, _Place | None], ...]" = ()
 
 
 def load(name, labels_per_class=None, seed=0):
@@ -151,7 +160,12 @@ def names():
     """
     found = filter(_NAME.fullmatch, own_data.found_names())
     named = ["_".join(pair) for pair in _NAMED]
-    return sorted({*_EMBEDDED, *found, *archives.PUBLIC, *named})
+    pairs = (("digits", "letters"), ("mnist", "cifar10"))
+    shifted = [f"{x}_{kind}" for x, _ in pairs for kind in shifts.PLAIN]
+    over = [f"{x}_{how}over_{y}" for x, y in pairs for how in ("", "varied_")]
+    return sorted(
+        {*_EMBEDDED, *found, *archives.PUBLIC, *named, *shifted, *over}
+    )
 
 
 def _place(name):
@@ -161,6 +175,12 @@ def _place(name):
             f"data set {name!r} is no valid name; expected 1 to 64 of a-z, 0-9 "
             "and _, the first no _. Rename the file or folder.",
         )
+    if not _find(name)[0]:
+        if shift := _SHIFT.fullmatch(name):
+            return _shifted(_place(shift[1]), shift[2], None)
+        if over := _OVER.fullmatch(name):
+            kind = over[2].removesuffix("_over")
+            return _shifted(_place(over[1]), kind, _place(over[3]))
     words = name.split("_")
     for length in range(len(words), 0, -1):
         base, rest = "_".join(words[:length]), "_".join(words[length:])
@@ -171,6 +191,10 @@ def _place(name):
                 base, path, None if whole else _classes(base, path, rest)
             )
     raise errors.unknown("data set", name, names())
+
+
+def _shifted(place, kind, behind):
+    return place._replace(shifts=(*place.shifts, (kind, behind)))
 
 
 def _find(base):
@@ -231,8 +255,14 @@ def _whole_task(name, place):
         origin=problem.origin,
         sha256=_task_hash(problem.train, problem.unlabelled),
         labels=problem.labels,
-        label_space=_LABEL_SPACES.get(place.base, place.base),
+        label_space=_label_space(place),
     )
+
+
+def _label_space(place):
+    kinds = [kind for kind, _ in place.shifts]
+    space = _LABEL_SPACES.get(place.base, place.base)
+    return f"{space}_shuffled" if "shuffled" in kinds else space
 
 
 def _task_hash(train, unlabelled):
@@ -250,6 +280,10 @@ def _digest(place):
 @functools.lru_cache(maxsize=4)
 def _problem(place):
     """Return the `Problem` at `place`, read or rendered once a process."""
+    if place.shifts:
+        kind, behind = place.shifts[-1]
+        plain = _problem(place._replace(shifts=place.shifts[:-1]))
+        return shifts.shifted(plain, kind, behind and _problem(behind))
     if place.classes is not None:
         return _narrowed(_problem(place._replace(classes=None)), place)
     if place.path is None:

@@ -19,6 +19,13 @@ from ktransfer.errors import unknown
 
 _HERE = Path(__file__).resolve().parent
 _ARRANGED = ("steps", "seed")
+# What a method hands on to `fit`, with the defaults there.
+TRAINING = {
+    "learning_rate": 1e-3,
+    "batch_size": 64,
+    "optimizer": "adam",
+    "schedule": "constant",
+}
 
 
 class Description(NamedTuple):
@@ -118,8 +125,7 @@ def _describe(name, file, _version):
         if argument.arg not in _ARRANGED
     }
     if arguments.kwarg:
-        # What a method hands on to `fit`.
-        defaults = {"learning_rate": 1e-3, "batch_size": 64} | defaults
+        defaults = TRAINING | defaults
     least = required + (1 if arguments.vararg else 0)
     return Description(
         name,

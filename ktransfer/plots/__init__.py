@@ -1,10 +1,11 @@
-"""Figures from records alone: accuracy against labels, and a forest of gains.
+"""Figures from records alone: labels, gains, and two measurements.
 
 A figure is a pure function of its records, so that two builds give equal
 bytes. matplotlib is imported when the first figure is drawn.
 
 - `labels`: `accuracy_against_labels`, one line an arm.
 - `forest`: `forest`, the paired gain of every arm, one row an arm.
+- `plane`: `plane`, two measurements against each other.
 - `captions`: which records a figure takes, and what it says of them.
 - `style`: colours, markers, the page, and `save`.
 - `words`: numbers and names as text, for tables too.
@@ -12,16 +13,19 @@ bytes. matplotlib is imported when the first figure is drawn.
 
 from ktransfer.plots.forest import forest
 from ktransfer.plots.labels import accuracy_against_labels
+from ktransfer.plots.plane import Cloud, plane
 from ktransfer.plots.style import FAMILIES, colour, markers, save
 from ktransfer.plots.words import format_count, format_seconds
 
 __all__ = [
     "FAMILIES",
+    "Cloud",
     "accuracy_against_labels",
     "colour",
     "forest",
     "format_count",
     "format_seconds",
     "markers",
+    "plane",
     "save",
 ]

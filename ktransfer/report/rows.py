@@ -70,7 +70,7 @@ def table(records, baseline="scratch", mix=False):
         and falling accuracy; inapplicable arms come last. Accuracies and
         gains are fractions, nan where there is none; `labels` is the mean
         number of labelled images per class; `badge` is one of better, worse,
-        undecided, too few seeds, control and not applicable.
+        negative transfer, undecided, too few seeds, control and not applicable.
 
     Raises:
         KTransferError: `E_RECORD` for records that should not meet, and what
@@ -80,8 +80,8 @@ def table(records, baseline="scratch", mix=False):
     records = arms.ordered(records)
     gains = statistics.gain_over(records, baseline)
     cells = arms.cells(records)
-    badges = _badges(cells, gains)
     baseline = arms.baseline_arm(records, baseline) or baseline
+    badges = _badges(cells, gains, baseline)
     rows = []
     for cell, members in cells.items():
         row = {
@@ -164,8 +164,12 @@ def _counts(members):
     }
 
 
-def _badges(cells, gains):
-    """Return a dict `Cell` -> badge."""
+def _badges(cells, gains, baseline):
+    """Return a dict `Cell` -> badge.
+
+    Worse than scratch in spite of a source is what the literature calls
+    negative transfer (Wang et al. 2019, arXiv:1811.09751).
+    """
     compared = [
         cell
         for cell, members in cells.items()
@@ -180,6 +184,9 @@ def _badges(cells, gains):
         badges.setdefault(cell, "control")
         if all(r["status"] == "not_applicable" for r in members):
             badges[cell] = "not applicable"
+        from_source = baseline == "scratch" and members[0]["sources"]
+        if badges[cell] == "worse" and from_source:
+            badges[cell] = "negative transfer"
     return badges
 
 

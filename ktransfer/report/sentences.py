@@ -5,6 +5,8 @@ from statistics import median
 from ktransfer import arms, statistics
 from ktransfer.plots import words
 
+_CLAIMS = ("better", "worse", "negative transfer", "undecided")
+
 
 def missing_controls(rows):
     """Return the controls without a measured run, as short texts.
@@ -80,13 +82,12 @@ def _runs_text(rows):
 def notes(rows):
     """Return the sentences below a table: badges, power, faulty runs."""
     lines = []
-    compared = [
-        r for r in rows if r["badge"] in ("better", "worse", "undecided")
-    ]
+    compared = [r for r in rows if r["badge"] in _CLAIMS]
     if compared:
         smallest = 100 * median(row["detectable"] for row in compared)
         lines.append(
-            "better and worse: the 95 % interval of the gain excludes 0 and "
+            "better, worse and negative transfer (worse than scratch in spite "
+            "of a source): the 95 % interval of the gain excludes 0 and "
             f"Holm's correction over "
             f"{words.count(len(compared), 'comparison')} holds; the smallest "
             "gain that these seeds find with 80 % power is "

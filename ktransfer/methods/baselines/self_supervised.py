@@ -19,17 +19,9 @@ from ktransfer.surgery import classifier
 from ktransfer.training import fit
 
 
-def transfer(
-    target,
-    *,
-    steps,
-    seed,
-    learning_rate=1e-3,
-    pretext_share=0.5,
-    **training,
-):
+def transfer(target, *, steps, seed, pretext_share=0.5, **training):
     backbone = backbones.convnet(seed=seed)
-    options = {"learning_rate": learning_rate, "seed": seed, **training}
+    options = {"seed": seed, **training}
     pretext_steps = int(steps * pretext_share)
     if pretext_steps:
         turns = target._replace(train=_turned(_images(target)), num_classes=4)

@@ -21,16 +21,7 @@ from ktransfer.stages import first_backbone, two_streams
 from ktransfer.training import fit, reestimate_statistics
 
 
-def transfer(
-    target,
-    source,
-    *,
-    steps,
-    seed,
-    learning_rate=1e-3,
-    from_source=False,
-    **training,
-):
+def transfer(target, source, *, steps, seed, from_source=False, **training):
     backbone = first_backbone(source, seed=seed, from_source=from_source)
     both = two_streams(target, source, backbone, backbone, seed=seed)
     networks = {name: both.get_layer(f"{name}_network") for name in both.output}
@@ -40,7 +31,6 @@ def transfer(
         keras.Model(both.input, {**both.output, **images}),
         {"target": target.train, "source": source.task.train},
         steps=steps,
-        learning_rate=learning_rate,
         seed=seed,
         loss=_surgery(networks, backbone.trainable_variables),
         **training,

@@ -14,7 +14,7 @@ from keras import ops
 
 from ktransfer.losses import cross_entropy
 from ktransfer.stages import first_backbone, two_streams
-from ktransfer.training import fit, reestimate_statistics
+from ktransfer.training import OPTIMIZERS, fit, reestimate_statistics
 
 
 def transfer(
@@ -23,7 +23,6 @@ def transfer(
     *,
     steps,
     seed,
-    learning_rate=1e-3,
     initial=-0.5,
     learned=True,
     from_source=False,
@@ -41,10 +40,11 @@ def transfer(
         losses = {i: cross_entropy(labels[i], outputs[i]) for i in scales}
         return sum(_weighted(losses[i], scales[i].log_variance) for i in scales)
 
-    optimizer = training.pop("optimizer", keras.optimizers.Adam)
+    optimizer = training.pop("optimizer", "adam")
+    build = OPTIMIZERS.get(optimizer, optimizer)
 
-    def without_decay(learning_rate):
-        fresh = optimizer(learning_rate)
+    def without_decay(rate):
+        fresh = build(rate)
         fresh.exclude_from_weight_decay(var_names=["log_variance"])
         return fresh
 
@@ -52,7 +52,6 @@ def transfer(
         keras.Model(both.input, outputs),
         {"target": target.train, "source": source.task.train},
         steps=steps,
-        learning_rate=learning_rate,
         seed=seed,
         loss=loss,
         optimizer=without_decay,

@@ -1,0 +1,130 @@
+"""adapt: can unlabelled target images close the gap, and does it backfire?
+
+Papers: Ganin and Lempitsky 2015, arXiv:1409.7495, section 4; Ganin et al. 2016,
+arXiv:1505.07818; and those of the methods.
+
+Protocol: labelled MNIST, and the images of a target without their labels:
+MNIST over CIFAR-10 patches (|patch - digit|, training patches for training,
+test patches for testing) and dilated MNIST. A LeNet-like network with
+BatchNorm, five seeds. The share of the gap that a method recovers is (its
+accuracy - source only) / (oracle - source only). The strength of a loss is
+chosen among three, on a seed of its own, by a score that reads no label,
+H(mean p) - mean H(p) on the target's images; no target label chooses anything.
+The last step counts.
+
+    make adapt          on MNIST
+    make adapt QUICK=1  on the embedded digits
+"""
+
+from typing import NamedTuple
+
+from ktransfer import arms, methods, plots
+from ktransfer.runs import Run
+
+
+class Size(NamedTuple):
+    experiment: str
+    source: str
+    targets: tuple
+    steps: int
+    seeds: int
+    tuning_seed: int
+    strengths: tuple
+
+
+NORMAL = Size(
+    experiment="adapt",
+    source="mnist",
+    targets=("mnist_over_cifar10", "mnist_dilated"),
+    steps=1500,
+    seeds=5,
+    tuning_seed=100,
+    strengths=(0.1, 0.3, 1.0),
+)
+QUICK = Size(
+    experiment="adapt_quick",
+    source="digits",
+    targets=("digits_over_letters", "digits_dilated"),
+    steps=60,
+    seeds=3,
+    tuning_seed=100,
+    strengths=(0.1, 1.0),
+)
+BASELINE = "source_only"
+
+
+def trials(size):
+    """Return the runs that choose a strength."""
+    return [
+        _run(size, method, target, size.tuning_seed, {"strength": strength})
+        for target in size.targets
+        for method in _family()
+        if "strength" in methods.describe(method).hyperparameters
+        for strength in size.strengths
+    ]
+
+
+def runs(size, chosen):
+    """Return the runs that report, with the strengths chosen."""
+    return [
+        _run(size, method, target, seed, chosen[target].get(method, {}))
+        for target in size.targets
+        for method in _family()
+        for seed in range(size.seeds)
+    ]
+
+
+def _family():
+    return [name for name, kind in methods.names().items() if kind == "domain"]
+
+
+def _run(size, method, target, seed, hyperparameters):
+    tunes = seed == size.tuning_seed
+    return Run(
+        experiment=size.experiment,
+        method=method,
+        target=target,
+        steps=size.steps,
+        seed=seed,
+        sources=(size.source,),
+        source_seed=seed % 2,
+        source_steps=size.steps,
+        backbone="lenet",
+        hyperparameters=tuple(hyperparameters.items()),
+        evaluation="information" if tunes else "test",
+    )
+
+
+def figures(records, mix=False):
+    """Return the figures of `records`, name -> figure."""
+    targets = sorted({record["target"] for record in records})
+    return {
+        target: _forest([r for r in records if r["target"] == target], mix)
+        for target in targets
+    }
+
+
+def _forest(records, mix):
+    recovered = gap(records)
+    return plots.forest(
+        records,
+        mix=mix,
+        baseline=BASELINE,
+        title=f"Adaptation to {records[0]['target_origin']}",
+        subtitle="unlabelled target images; share of the gap to the oracle "
+        "recovered: "
+        + ", ".join(f"{name} {share:.0%}" for name, share in recovered.items()),
+    )
+
+
+def gap(records):
+    """Return method -> mean share of the gap to the oracle, best first."""
+    by_method = arms.arms(records)
+    lower = arms.seed_accuracies(by_method[BASELINE]).mean()
+    upper = arms.seed_accuracies(by_method["target_oracle"]).mean()
+    shares = {
+        name: (arms.seed_accuracies(members).mean() - lower) / (upper - lower)
+        for name, members in by_method.items()
+        if name not in (BASELINE, "target_oracle") and arms.measured(members)
+    }
+    return dict(sorted(shares.items(), key=lambda item: -item[1]))

@@ -1,0 +1,155 @@
+"""finetune: which fine-tuning recipe at my label budget?
+
+Papers: L2-SP (Li et al. 2018, arXiv:1802.01483), BSS and Co-tuning (NeurIPS
+2019 and 2020), discriminative rates and gradual unfreezing (Howard and Ruder
+2018, arXiv:1801.06146), LP-FT (Kumar et al. 2022, arXiv:2202.10054).
+
+Protocol: the article's network, trained for 10 epochs on one half of the
+CIFAR-10 classes, goes to the other half at 10, 50 and 250 labels per class, 400
+steps, five seeds, two sources. Every arm gets six trials of (learning rate,
+strength) on seeds of their own, at 50 labels per class, scored on a fifth of
+those labelled images held out; the best is used at every budget.
+
+    make finetune          on CIFAR-10
+    make finetune QUICK=1  on the embedded letters
+"""
+
+import itertools
+from typing import NamedTuple
+
+from ktransfer import methods, plots
+from ktransfer.runs import Run
+
+
+class Size(NamedTuple):
+    experiment: str
+    source: str
+    target: str
+    budgets: tuple
+    tuning_budget: int
+    steps: int
+    source_steps: int
+    seeds: int
+    tuning_seeds: tuple
+    num_rates: int
+
+
+NORMAL = Size(
+    experiment="finetune",
+    source="cifar10_0to4",
+    target="cifar10_5to9",
+    budgets=(10, 50, 250),
+    tuning_budget=50,
+    steps=400,
+    source_steps=3900,
+    seeds=5,
+    tuning_seeds=(100, 101),
+    num_rates=6,
+)
+QUICK = NORMAL._replace(
+    experiment="finetune_quick",
+    source="letters_0to4",
+    target="letters_5to9",
+    budgets=(5, 20),
+    tuning_budget=10,
+    steps=40,
+    source_steps=200,
+    seeds=3,
+    tuning_seeds=(100,),
+    num_rates=2,
+)
+RATES = (1e-3, 3e-4, 1e-4, 3e-3, 1e-2, 3e-5)
+# Strengths around each one's own default, and only two or three rates.
+STRENGTHS = {
+    "l2_sp": ("strength", (1e-3, 1e-2, 1e-1)),
+    "batch_spectral_shrinkage": ("strength", (1e-4, 1e-3, 1e-2)),
+    "co_tuning": ("strength", (0.3, 1.0, 2.3)),
+}
+ARMS = (
+    "scratch",
+    "random_features",
+    "linear_probe",
+    "fine_tuning",
+    "discriminative_learning_rates",
+    "gradual_unfreezing",
+    "probe_then_fine_tune",
+    *STRENGTHS,
+)
+
+
+def trials(size):
+    """Return the runs that choose a learning rate and a strength."""
+    return [
+        _run(size, method, size.tuning_budget, seed, point)._replace(
+            evaluation="validation"
+        )
+        for method in ARMS
+        for point in _grid(size, method)
+        for seed in size.tuning_seeds
+    ]
+
+
+def runs(size, chosen):
+    """Return the runs that report, with the hyper-parameters chosen."""
+    tuned = [
+        _run(size, method, labels, seed, chosen[size.target][method])
+        for labels in size.budgets
+        for method in ARMS
+        for seed in range(size.seeds)
+    ]
+    majority = [
+        _run(size, "majority", labels, seed, {})
+        for labels in size.budgets
+        for seed in range(size.seeds)
+    ]
+    return tuned + majority
+
+
+def _grid(size, method):
+    if method not in STRENGTHS:
+        return [{"learning_rate": rate} for rate in RATES[: size.num_rates]]
+    name, strengths = STRENGTHS[method]
+    rates = RATES[: size.num_rates // len(strengths) or 1]
+    points = itertools.product(rates, strengths)
+    return [
+        {"learning_rate": rate, name: strength}
+        for rate, strength in itertools.islice(points, size.num_rates)
+    ]
+
+
+def _run(size, method, labels, seed, point):
+    sources = methods.sources_for(method, size.source, size.source)
+    return Run(
+        experiment=size.experiment,
+        method=method,
+        target=size.target,
+        steps=size.steps,
+        seed=seed,
+        labels_per_class=labels,
+        sources=sources,
+        source_seed=seed % 2 if sources else None,
+        source_steps=size.source_steps if sources else None,
+        hyperparameters=tuple(sorted(point.items())),
+    )
+
+
+def figures(records, mix=False):
+    """Return the figures of `records`, name -> figure."""
+    budgets = sorted({record["labels_per_class"] for record in records})
+    origin = records[0]["target_origin"]
+    forests = {
+        f"gain_{labels}": plots.forest(
+            records,
+            mix=mix,
+            baseline="fine_tuning",
+            title=f"Fine-tuning recipes on {origin}",
+            subtitle=f"{labels} labels per class; six trials an arm, tuned on "
+            "held-out labelled images of other seeds",
+            labels_per_class=labels,
+        )
+        for labels in budgets
+    }
+    accuracy = plots.accuracy_against_labels(
+        records, mix=mix, title=f"Fine-tuning recipes on {origin}"
+    )
+    return {"accuracy": accuracy, **forests}

@@ -1,0 +1,198 @@
+"""predict-transfer: can I pick the checkpoint without training on my data?
+
+Papers: LEEP (Nguyen et al. 2020, arXiv:2002.12462); Kornblith et al. 2019,
+arXiv:1805.08974; and those of the scores in `transferability`.
+
+Protocol, (a): one source, the article's network on one half of the CIFAR-10
+classes, and 100 targets of three classes and 20 labels per class, random ones
+of the other half and of MNIST; the scores of the source, read from the labelled
+images alone, beside the accuracy of a linear head trained on its features, and
+of fine-tuning on 20 of the targets. (b): 13 checkpoints that differ in
+training, width, dropout, labels and data, and one target.
+
+    make predict-transfer          on CIFAR-10 and MNIST
+    make predict-transfer QUICK=1  on the embedded letters and digits
+"""
+
+import itertools
+from typing import NamedTuple
+
+import numpy as np
+
+from ktransfer import arms, plots, statistics
+from ktransfer.plots import Cloud
+from ktransfer.runs import Run
+
+SCORES = ("leep", "nce", "logme", "h_score", "transrate", "class_balance")
+NUM_CLASSES = 3
+
+
+class Size(NamedTuple):
+    experiment: str
+    source: str
+    shuffled: str
+    other: str
+    pools: tuple
+    targets_a_pool: int
+    num_tuned: int
+    labels_per_class: int
+    steps: int
+    epoch: int
+    epochs: tuple
+    checkpoint_target: str
+
+
+NORMAL = Size(
+    experiment="predict_transfer",
+    source="cifar10_0to4",
+    shuffled="cifar10_0to4_shuffled",
+    other="mnist",
+    pools=(("cifar10", (5, 6, 7, 8, 9)), ("mnist", tuple(range(10)))),
+    targets_a_pool=50,
+    num_tuned=20,
+    labels_per_class=20,
+    steps=400,
+    epoch=390,
+    epochs=(0, 1, 2, 5, 10),
+    checkpoint_target="cifar10_5to9",
+)
+QUICK = NORMAL._replace(
+    experiment="predict_transfer_quick",
+    source="letters_0to4",
+    shuffled="letters_0to4_shuffled",
+    other="digits",
+    pools=(("letters", (5, 6, 7, 8, 9)), ("digits", tuple(range(10)))),
+    targets_a_pool=5,
+    num_tuned=2,
+    labels_per_class=10,
+    steps=40,
+    epoch=40,
+    epochs=(0, 1, 5),
+    checkpoint_target="letters_5to9",
+)
+
+
+def runs(size):
+    """Return the planned runs: of (a), then of (b)."""
+    targets = [
+        (f"{pool}_{'_'.join(map(str, classes))}", seed)
+        for pool, known in size.pools
+        for seed, classes in _triples(known, size.targets_a_pool)
+    ]
+    probed = [_run(size, target, seed) for target, seed in targets]
+    every = max(len(targets) // size.num_tuned, 1)
+    tuned = [
+        _run(size, target, seed, method="fine_tuning", scores=())
+        for target, seed in targets[::every]
+    ]
+    return probed + tuned + _checkpoints(size)
+
+
+def _triples(known, count):
+    """Return (seed, classes): random triples; the seed draws their images."""
+    rng = np.random.default_rng([len(known), count])
+    triples = list(itertools.combinations(known, NUM_CLASSES))
+    order = rng.permutation(np.resize(np.arange(len(triples)), count))
+    return [(seed, triples[place]) for seed, place in enumerate(order)]
+
+
+def _checkpoints(size):
+    target = size.checkpoint_target
+    longest = size.epochs[-1] * size.epoch
+    variants = [{"source_steps": size.epoch * e} for e in size.epochs]
+    variants += [
+        {"backbone": f"{kind}_convnet"}
+        for kind in ("narrow", "wide", "dropout")
+    ]
+    variants += [{"backbone": "vgg"}, {"backbone": "lenet"}]
+    variants += [{"recipe": "label_smoothing"}]
+    variants += [{"sources": (size.shuffled,)}, {"sources": (size.other,)}]
+    return [
+        _run(
+            size,
+            target,
+            seed,
+            **{"source_steps": longest, "scores": (), **variant},
+        )
+        for variant in variants
+        for seed in (1000, 1001)
+    ]
+
+
+def _run(size, target, seed, method="linear_probe", **fields):
+    settings = {
+        "sources": (size.source,),
+        "source_steps": size.epochs[-1] * size.epoch,
+        "scores": SCORES,
+        **fields,
+    }
+    return Run(
+        experiment=size.experiment,
+        method=method,
+        target=target,
+        steps=size.steps,
+        seed=seed,
+        labels_per_class=size.labels_per_class,
+        source_seed=0,
+        **settings,
+    )
+
+
+def figures(records, mix=False):
+    """Return the figures of `records`, name -> figure."""
+    records = [r for r in records if r["status"] == "ok"]
+    scored = [r for r in records if "score_values" in r]
+    found = {name: _scores(scored, name) for name in SCORES[:-1]}
+    checkpoints = [r for r in records if r["seed"] >= 1000]
+    return {**found, "checkpoints": _checkpoint_figure(checkpoints)}
+
+
+def _scores(records, name):
+    by_pool = {}
+    for record in records:
+        pool = record["target_origin"].partition(",")[0]
+        by_pool.setdefault(pool, []).append(record)
+    clouds = [
+        Cloud(
+            pool,
+            pool,
+            ("feature", "parameter")[place % 2],
+            [r["score_values"][name] for r in members],
+            [100 * r["test_accuracy"] for r in members],
+        )
+        for place, (pool, members) in enumerate(sorted(by_pool.items()))
+    ]
+    rho = statistics.spearman(
+        [r["score_values"][name] for r in records],
+        [r["test_accuracy"] for r in records],
+    )
+    return plots.plane(
+        clouds,
+        mean=False,
+        title=f"{name} of the source against the accuracy of a linear head",
+        subtitle=f"{len(records)} targets of {NUM_CLASSES} classes; "
+        f"Spearman's rho {rho:.2f}",
+        x_label=name,
+        y_label="accuracy of a linear head (%)",
+    )
+
+
+def _checkpoint_figure(records):
+    clouds = []
+    for label, members in arms.arms(records).items():
+        clouds.append(
+            Cloud(
+                label.replace("linear_probe", "").strip(" ()") or "usual",
+                label,
+                "feature",
+                [100 * r["source_test_accuracies"][0] for r in members],
+                [100 * r["test_accuracy"] for r in members],
+            )
+        )
+    return plots.plane(
+        clouds,
+        title="Accuracy of the checkpoint at home and of a linear head on it",
+        subtitle="one dot a seed of the target, means marked",
+        x_label="accuracy of the source on its own test images (%)",
+        y_label="accuracy of a linear head on the target (%)",
+    )

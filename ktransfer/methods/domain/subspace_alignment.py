@@ -1,0 +1,33 @@
+"""Subspace alignment (SA): the source's principal axes, turned to the target's.
+
+phi is the source's backbone, frozen. The features of each domain are
+standardised by their own mean and deviation, as in the authors' code, and have
+the leading principal axes X_s and X_t `(d, k)`. A linear head is trained on
+source features z X_s X_s' X_t and serves on target features z X_t. k is
+`num_components` (64 is ours), or less where a domain's features span fewer
+dimensions. It is never chosen on target labels, of which none is read.
+
+Row: M27 (article 003; article 004).
+Source: Fernando et al. 2013. https://doi.org/10.1109/ICCV.2013.368
+"""
+
+import numpy as np
+
+from ktransfer.stages import linearly_aligned, num_kept
+
+
+def transfer(target, source, *, steps, seed, num_components=64, **training):
+    def align(ours, theirs):
+        target_axes, source_axes = _axes([ours, theirs], num_components)
+        return target_axes, source_axes @ source_axes.T @ target_axes
+
+    return linearly_aligned(
+        target, source, align, steps=steps, seed=seed, **training
+    )
+
+
+def _axes(correlations, num_components):
+    """Return the leading eigenvectors of each, equally many, as columns."""
+    spectra = [np.linalg.eigh(correlation) for correlation in correlations]
+    k = min(num_kept(values, num_components) for values, _ in spectra)
+    return [vectors[:, : -k - 1 : -1] for _, vectors in spectra]

@@ -1,0 +1,99 @@
+"""Transfer components (TCA): kernel axes on which the domains' means agree.
+
+phi is the source's backbone, frozen. On at most `max_images` features of each
+domain (1500 is ours), n together, K is the kernel matrix, L = e e' with e_i = 1
+/ n_s for the source and -1 / n_t for the target, and H centres. The leading
+eigenvectors W of (K L K + mu I)^-1 K H K are the directions that vary most
+while the domains' means stay close, mu being `regularization`; an image's
+components are k(x)' W, k(x) its kernel with the images kept. A linear head is
+trained on those of the source. No label of the target is read.
+
+Ours: the kernel exp(-|x - y|^2 / median squared distance) and 64 components, or
+less where the kernel matrix has fewer. W' K H K W = I gives all components one
+variance, 1 / n; here they are centred and have variance 1, which suits Adam.
+Since L has rank one, all is one symmetric eigenproblem of size n.
+
+Row: M27 (article 003; article 004); article 000 (references).
+Source: Pan et al. 2011. https://doi.org/10.1109/TNN.2010.2091281
+"""
+
+import numpy as np
+
+from ktransfer.errors import KTransferError
+from ktransfer.layers import KernelComponents
+from ktransfer.seeds import stream
+from ktransfer.stages import aligned, num_kept, read_domains
+from ktransfer.training import check_arguments, predict
+
+
+def transfer(
+    target,
+    source,
+    *,
+    steps,
+    seed,
+    num_components=64,
+    regularization=1.0,
+    max_images=1500,
+    **training,
+):
+    check_arguments(regularization=regularization)
+    if max_images < 1:
+        raise KTransferError(
+            "E_ARGUMENT", f"max_images is {max_images!r}; expected at least 1."
+        )
+    readers, images = read_domains(target, source)
+    points = []
+    for name in ("source", "target"):
+        order = np.random.default_rng(stream(seed, "kernel", name))
+        rows = np.sort(order.permutation(len(images[name]))[:max_images])
+        points.append(predict(readers[name], images[name][rows]))
+    layer = _layer(points, num_components, regularization)
+    maps = {"target": layer, "source": layer}
+    return aligned(
+        target, source, readers, maps, steps=steps, seed=seed, **training
+    )
+
+
+def _layer(points, num_components, regularization):
+    """Return the frozen layer from features to standardised components."""
+    sides = np.concatenate(
+        [np.full(len(x), sign / len(x)) for x, sign in zip(points, (1, -1))]
+    )
+    points = np.concatenate(points)
+    squares = _squares(points.astype("float64"))
+    apart = squares[squares > 1e-9 * squares.max()]
+    width = float(np.median(apart)) if len(apart) else 1.0
+    kernel = np.exp(-squares / width)
+    w = _components(kernel, sides, num_components, regularization)
+    layer = KernelComponents(*w.shape, width, name="components")
+    layer.build((None, points.shape[1]))
+    layer.set_weights([points, w, -np.mean(kernel @ w, axis=0)])
+    return layer
+
+
+def _squares(x):
+    """Return the squared distances of all pairs, exactly 0 to themselves."""
+    x = x - x[0]
+    products = x @ x.T
+    norms = np.diag(products)
+    return np.maximum(norms[:, None] + norms - 2 * products, 0)
+
+
+def _components(kernel, sides, num_components, mu):
+    """Return W `(n, k)`, scaled so that H K W has columns of variance 1.
+
+    With v = K e the matrix K L K + mu I = v v' + mu I has an inverse root in
+    closed form, P = I / sqrt(mu) - c v v'. The eigenvectors are P u, for u
+    those of the symmetric P K H K P.
+    """
+    v = kernel @ sides
+    least, most = np.sqrt(mu), np.sqrt(mu + v @ v)
+    c = 1 / (least * most * (least + most))
+    centred = kernel - kernel.mean(axis=0)
+    half = centred / least - c * np.outer(centred @ v, v)
+    values, vectors = np.linalg.eigh(half.T @ half)
+    k = num_kept(values, num_components)
+    values, vectors = values[: -k - 1 : -1], vectors[:, : -k - 1 : -1]
+    w = vectors / least - c * np.outer(v, v @ vectors)
+    return w * np.sqrt(len(v) / values)

@@ -1,0 +1,62 @@
+"""BSS: fine-tuning that lets the weakest directions of the features vanish.
+
+L = CE + strength x sum of the `num_values` smallest squared singular values
+of F, the features of a batch, `(n, d)`, of which there are min(n, d). They
+carry what does not transfer. A feature map is flattened.
+
+The squares are taken as ||F'u||^2 along the eigenvectors u of F F' (of F' F if
+n > d), and u counts as constant: that is the exact gradient where the values
+differ, and a finite one where they are equal.
+
+Row: M25 (article 003).
+Source: Chen et al. 2019. https://proceedings.neurips.cc/paper/2019/hash/c6bff625bdb0393992c9d4db0c6bbe45-Abstract.html
+"""
+
+import math
+
+from keras import ops
+
+from ktransfer.losses import cross_entropy
+from ktransfer.surgery import classifier, copy_backbone, inline
+from ktransfer.training import fit
+
+
+def transfer(
+    target,
+    source,
+    *,
+    steps,
+    seed,
+    strength=1e-3,
+    num_values=1,
+    **training,
+):
+    backbone = copy_backbone(source.model)
+    model = classifier(backbone, target, seed=seed)
+
+    def loss(labels, outputs):
+        weakest = _smallest_squares(outputs["features"], num_values)
+        return cross_entropy(labels, outputs["logits"]) + strength * weakest
+
+    tapped = inline(model, tap=["features", "logits"])
+    fit(
+        tapped if strength else model,
+        target.train,
+        steps=steps,
+        seed=seed,
+        loss=loss if strength else cross_entropy,
+        **training,
+    )
+    return model
+
+
+def _smallest_squares(features, num_values):
+    """Return the sum of the smallest squared singular values, a scalar."""
+    flat = ops.reshape(features, (-1, math.prod(features.shape[1:])))
+    if flat.shape[0] > flat.shape[1]:
+        flat = ops.transpose(flat)
+    gram = ops.stop_gradient(ops.matmul(flat, ops.transpose(flat)))
+    # A divergence is left to `fit`, which names it: eigh would raise at NaN.
+    _, vectors = ops.eigh(ops.nan_to_num(gram, posinf=0.0, neginf=0.0))
+    weakest = ops.transpose(vectors[:, :num_values])
+    return ops.sum(ops.square(ops.matmul(weakest, flat)))

@@ -1,0 +1,36 @@
+"""Discriminative learning rates: the lower a block, the slower it is trained.
+
+The head has the full `learning_rate`, the block under it that rate divided by
+`decay`, the next lower one that divided by `decay` again, and so on. The
+optimiser's update is scaled, not the gradient, to which Adam is blind.
+`decay` 1 is fine-tuning. BatchNorm's statistics follow the images at their
+usual pace.
+
+Row: M25 (article 003).
+Source: Howard and Ruder 2018, ULMFiT. https://arxiv.org/abs/1801.06146
+"""
+
+from ktransfer.surgery import blocks, classifier, copy_backbone
+from ktransfer.training import check_arguments, fit
+
+
+def transfer(
+    target, source, *, steps, seed, learning_rate=1e-3, decay=2.6, **training
+):
+    check_arguments(decay=decay)
+    backbone = copy_backbone(source.model)
+    model = classifier(backbone, target, seed=seed)
+    rates, rate = [], learning_rate
+    for block in reversed(blocks(backbone).values()):
+        rate = rate / decay
+        rates.append((block, rate))
+    fit(
+        model,
+        target.train,
+        steps=steps,
+        learning_rate=learning_rate,
+        seed=seed,
+        rates=rates,
+        **training,
+    )
+    return model

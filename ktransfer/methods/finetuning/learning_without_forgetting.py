@@ -1,0 +1,67 @@
+"""LwF: fine-tuning under which the source still answers as it did before.
+
+L = CE + strength x T^2 KL(softmax(old / T), softmax(source head / T)), `old`
+being the logits of the untouched source on the target's images, recorded
+once, and T the `temperature`. The source's own head is tuned along on the
+shared features and is not in the result. No source image is needed.
+
+The defaults are unverified in the paper. TLlib has temperature 4 and strength
+3 without the factor T^2, so its strength is not ours. The authors' warm-up,
+in which the new head is first trained alone, is left out.
+
+Row: M25 (article 003).
+Source: Li and Hoiem 2016. https://arxiv.org/abs/1606.09282
+"""
+
+import keras
+
+from ktransfer.layers import InferenceMode
+from ktransfer.losses import cross_entropy, softened_divergence
+from ktransfer.stages import with_source_head
+from ktransfer.surgery import (
+    adapt_input,
+    classifier,
+    copy,
+    copy_backbone,
+    freeze,
+)
+from ktransfer.training import fit
+
+
+def transfer(
+    target,
+    source,
+    *,
+    steps,
+    seed,
+    strength=1.0,
+    temperature=2.0,
+    **training,
+):
+    backbone = copy_backbone(source.model)
+    model = classifier(backbone, target, seed=seed)
+
+    def loss(labels, outputs):
+        kept = softened_divergence(
+            outputs["old"], outputs["source_logits"], temperature
+        )
+        return cross_entropy(labels, outputs["logits"]) + strength * kept
+
+    fit(
+        _remembering(model, target, source) if strength else model,
+        target.train,
+        steps=steps,
+        seed=seed,
+        loss=loss if strength else cross_entropy,
+        **training,
+    )
+    return model
+
+
+def _remembering(model, target, source):
+    """Return raw images -> logits of `model`, of the source now, and `old`."""
+    both = with_source_head(model, source)
+    untouched = adapt_input(copy(source.model), target.image_shape)
+    freeze(untouched)
+    old = InferenceMode(untouched, name="old")(both.input)
+    return keras.Model(both.input, {**both.output, "old": old})

@@ -1,0 +1,74 @@
+"""Low-rank adaptation (LoRA): frozen kernels, each with a trained thin update.
+
+W = W_s + (alpha / rank) A B for every kernel among `targets`: names of layers
+or blocks of the source's features, None for all their dense layers and
+convolutions. A `(inputs, rank)` or `(height, width, channels, rank)` is drawn
+(uniformly within 1 / sqrt(fan in), the choice of the peft library, whose
+`alpha` the default is), B `(rank, outputs)` starts at 0; both and a new head
+are trained. W_s, every bias and all else of the source stay as they are. What
+is returned are plain layers with the updates merged into their kernels.
+
+Row: M25 (article 003).
+Source: Hu et al. 2022. https://arxiv.org/abs/2106.09685
+"""
+
+import keras
+from keras import layers
+
+from ktransfer.errors import KTransferError, NotApplicable
+from ktransfer.layers import LowRank
+from ktransfer.seeds import stream
+from ktransfer.surgery import classifier, copy_backbone, freeze, inline, select
+from ktransfer.training import fit
+
+
+def transfer(
+    target,
+    source,
+    *,
+    steps,
+    seed,
+    rank=8,
+    alpha=8.0,
+    targets=None,
+    **training,
+):
+    if rank != int(rank) or rank < 1:
+        raise KTransferError(
+            "E_ARGUMENT",
+            f"rank is {rank!r}; expected a whole number of at least 1.",
+        )
+    backbone = copy_backbone(source.model)
+    chosen = _chosen(backbone, targets)
+    freeze(backbone)
+    model = classifier(backbone, target, seed=seed)
+
+    def adapted(layer):
+        if layer not in chosen:
+            return layer
+        own = stream(seed, "init", layer.name, "low_rank")
+        return LowRank(layer, rank, alpha, own, name=layer.name)
+
+    tuned = keras.models.clone_model(inline(model), clone_function=adapted)
+    fit(tuned, target.train, steps=steps, seed=seed, **training)
+    for layer in tuned.layers:
+        if isinstance(layer, LowRank):
+            layer.merge()
+    return model
+
+
+def _chosen(backbone, names):
+    """Return the dense layers and convolutions among those named, or all."""
+    if names is None:
+        groups = [backbone.layers]
+    else:
+        names = [names] if isinstance(names, str) else names
+        groups = [select(backbone, name) for name in names]
+    kinds = (layers.Dense, layers.Conv2D)
+    groups = [[x for x in group if isinstance(x, kinds)] for group in groups]
+    if not groups or not all(groups):
+        raise NotApplicable(
+            f"a target of {names} holds no dense layer or convolution of the "
+            f"source {backbone.name!r}; expected at least one in each."
+        )
+    return [layer for group in groups for layer in group]

@@ -1,0 +1,86 @@
+"""Two measurements against each other: a dot a run, a mark an arm."""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from ktransfer.errors import KTransferError
+from ktransfer.plots import style
+
+
+class Cloud(NamedTuple):
+    """The points of one arm: `xs` and `ys` are lists of equal length.
+
+    `path` joins the arms of one name by a line, in the order given.
+    """
+
+    label: str
+    method: str
+    family: str
+    xs: list
+    ys: list
+    path: str = ""
+
+
+def plane(
+    clouds, *, x_label, y_label, title="", subtitle="", footer=(), mean=True
+):
+    """Draw every run as a dot, and the mean of each arm as a mark.
+
+    Args:
+        clouds: list of `Cloud`.
+        x_label, y_label: what is measured, with its unit.
+        footer: sentences below the figure.
+        mean: draw the means too; without them the dots are large.
+
+    Returns:
+        A matplotlib `Figure`.
+
+    Raises:
+        KTransferError: `E_RECORD` if there is nothing to draw.
+    """
+    clouds = [cloud for cloud in clouds if cloud.xs]
+    if not clouds:
+        raise KTransferError(
+            "E_RECORD", "no records to draw; expected one or more. Run first."
+        )
+    symbols = style.markers({c.label: (c.method, c.family) for c in clouds})
+    named = [c for c in clouds if c.label]
+    with style.in_style():
+        figure, top, bottom = style.page(5.0, title, subtitle, footer)
+        wide = max((style.inches(c.label) for c in named), default=0) + 0.7
+        right = style.WIDTH - wide
+        axes = style.axes(figure, 0.75, bottom + 0.6, right, top - 0.12)
+        axes.set_xlabel(x_label)
+        axes.set_ylabel(y_label)
+        _draw_paths(axes, clouds)
+        for cloud in clouds:
+            _draw(axes, cloud, symbols[cloud.label], mean)
+        if named:
+            axes.legend(
+                loc="upper left", bbox_to_anchor=(1.01, 1.0), frameon=False
+            )
+        return figure
+
+
+def _draw_paths(axes, clouds):
+    for path in dict.fromkeys(c.path for c in clouds if c.path):
+        members = [c for c in clouds if c.path == path]
+        axes.plot(
+            [np.mean(c.xs) for c in members],
+            [np.mean(c.ys) for c in members],
+            color=style.colour(members[0].method, members[0].family),
+            linewidth=1.0,
+            zorder=1,
+        )
+
+
+def _draw(axes, cloud, marker, mean):
+    tint = style.colour(cloud.method, cloud.family)
+    label = cloud.label if cloud.label else None
+    if mean:
+        style.dots(axes, cloud.xs, cloud.ys, tint, f"dots-{cloud.label}")
+        xs, ys = [np.mean(cloud.xs)], [np.mean(cloud.ys)]
+    else:
+        xs, ys = cloud.xs, cloud.ys
+    style.means(axes, xs, ys, tint, marker, linestyle="none", label=label)

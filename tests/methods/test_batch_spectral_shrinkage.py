@@ -1,0 +1,124 @@
+"""BSS: the smallest singular values of a batch's features are shrunk."""
+
+import keras
+import numpy as np
+import pytest
+from conftest import weights_of, worlds
+
+from ktransfer import backend
+from ktransfer.errors import Diverged
+from ktransfer.methods.finetuning import batch_spectral_shrinkage as bss
+from ktransfer.methods.finetuning.batch_spectral_shrinkage import (
+    _smallest_squares,
+    transfer,
+)
+from ktransfer.methods.parameter import fine_tuning
+from ktransfer.surgery import cut
+
+
+@pytest.fixture
+def world():
+    target, (source,) = worlds(1)[0]
+    return target, source
+
+
+def drawn(*shape):
+    return np.random.default_rng(0).normal(size=shape).astype("float32")
+
+
+def slope(features, num_values):
+    variable = keras.Variable(features)
+    _, (found,) = backend.value_and_gradients(
+        lambda: _smallest_squares(variable.value, num_values), [variable]
+    )
+    return np.asarray(found)
+
+
+@pytest.mark.parametrize("shape", [(5, 9), (9, 5), (6, 6)])
+@pytest.mark.parametrize("num_values", [1, 3])
+def test_it_is_the_svd_and_so_is_its_gradient(shape, num_values):
+    features = drawn(*shape)
+    u, s, v = np.linalg.svd(features.astype("float64"), full_matrices=False)
+    s[:-num_values] = 0
+    found = float(_smallest_squares(features, num_values))
+    assert found == pytest.approx((s**2).sum(), rel=1e-4)
+    np.testing.assert_allclose(
+        slope(features, num_values), 2 * (u * s) @ v, atol=1e-4
+    )
+
+
+@pytest.mark.parametrize("shape", [(5, 9), (9, 5), (4, 2, 3, 2)])
+def test_all_values_are_the_squared_norm(shape):
+    features = drawn(*shape)
+    wanted = pytest.approx((features.astype("float64") ** 2).sum(), rel=1e-5)
+    assert float(_smallest_squares(features, 99)) == wanted
+    np.testing.assert_allclose(slope(features, 99), 2 * features, atol=1e-5)
+
+
+@pytest.mark.parametrize("features", [np.eye(4, 7), np.zeros((3, 3))])
+def test_equal_singular_values_have_a_finite_gradient(features):
+    found = slope(features.astype("float32"), 2)
+    assert np.isfinite(found).all()
+    # Along any two of the directions.
+    assert (found**2).sum() == pytest.approx(8 * features.max(), rel=1e-5)
+
+
+def test_strength_zero_is_fine_tuning(world):
+    options = {"steps": 3, "seed": 2, "batch_size": 16}
+    model = transfer(*world, strength=0, **options)
+    tuned = fine_tuning.transfer(*world, **options)
+    assert list(weights_of(model).values()) == list(weights_of(tuned).values())
+
+
+def test_the_loss_is_the_written_formula(world, monkeypatch):
+    target, source = world
+    seen = {}
+    monkeypatch.setattr(
+        bss,
+        "fit",
+        lambda model, *args, **options: seen.update(options, model=model),
+    )
+    model = transfer(target, source, steps=1, seed=0, strength=0.5)
+    x, y = target.train.x[:6], target.train.y[:6]
+    outputs = {k: v.numpy() for k, v in seen["model"](x).items()}
+    features = np.asarray(cut(source.model, "features")(x.repeat(3, -1)))
+    np.testing.assert_allclose(outputs["features"], features, atol=1e-5)
+    logits = np.asarray(model(x), "float64")
+    chances = np.exp(logits) / np.exp(logits).sum(-1, keepdims=True)
+    wanted = -np.log(chances[np.arange(6), y]).mean()
+    values = np.linalg.svd(outputs["features"].astype("float64"))[1]
+    wanted += 0.5 * values[-1] ** 2
+    assert float(seen["loss"](y, outputs)) == pytest.approx(wanted, rel=1e-4)
+
+
+def test_the_weakest_directions_shrink(world, traced):
+    target, source = world
+
+    def weakest(strength):
+        model = transfer(
+            target,
+            source,
+            steps=50,
+            seed=0,
+            strength=strength,
+            num_values=4,
+            learning_rate=1e-2,
+            batch_size=16,
+        )
+        features = cut(model, "features")(target.train.x)
+        values = np.linalg.svd(np.asarray(features, "float64"))[1]
+        return (values[-4:] ** 2).sum() / (values**2).sum()
+
+    assert weakest(100.0) < weakest(0.0) / 10
+
+
+def test_a_divergence_is_called_one(world):
+    with pytest.raises(Diverged):
+        transfer(
+            *world,
+            steps=4,
+            seed=0,
+            learning_rate=1e12,
+            optimizer=keras.optimizers.SGD,
+            batch_size=8,
+        )

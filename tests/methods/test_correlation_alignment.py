@@ -1,0 +1,113 @@
+"""CORAL: source features get the covariance of the target's."""
+
+import keras
+import numpy as np
+import pytest
+from conftest import small_source, small_task, weights_of
+
+from ktransfer import stages
+from ktransfer.errors import KTransferError, NotApplicable
+from ktransfer.methods.domain.correlation_alignment import _power, transfer
+from ktransfer.surgery import adapt_input, copy_backbone, trainable_count
+from ktransfer.training import predict
+
+
+@pytest.fixture(scope="module")
+def world():
+    """Return (target, source): other images, grey and inverted."""
+    target = small_task("target", 1)
+    train = target.train._replace(x=255 - target.train.x)
+    source = small_source(small_task("source", 3), steps=3)
+    return target._replace(train=train), source
+
+
+def standardised(task, source):
+    reader = adapt_input(copy_backbone(source.model), task.image_shape)
+    features = predict(reader, task.train.x).astype("float64")
+    return (features - features.mean(axis=0)) / features.std(axis=0)
+
+
+def aligned(target, source, fitted, **options):
+    """Return aligned features of the target and of the source."""
+    models = fitted(stages)
+    model = transfer(target, source, steps=1, seed=0, **options)
+    found = []
+    for name, part, images in (
+        ("target", model, target.train.x),
+        ("source", models[0], source.task.train.x),
+    ):
+        output = part.get_layer(f"{name}_align").output
+        found.append(predict(keras.Model(part.inputs[0], output), images))
+    return found
+
+
+def whitening_by_svd(covariance):
+    u, s, _ = np.linalg.svd(covariance)
+    return u @ np.diag(s**-0.5) @ u.T, u @ np.diag(s**0.5) @ u.T
+
+
+@pytest.mark.parametrize("strength", [1.0, 0.1])
+def test_features_are_those_of_a_plain_reference(world, fitted, strength):
+    target, source = world
+    ours, theirs = aligned(target, source, fitted, regularization=strength)
+    z_t, z_s = standardised(target, source), standardised(source.task, source)
+    np.testing.assert_allclose(ours, z_t, atol=1e-3)
+    covariances = [
+        np.cov(z.T, bias=True) + strength * np.eye(8) for z in (z_t, z_s)
+    ]
+    whiten = whitening_by_svd(covariances[1])[0]
+    colour = whitening_by_svd(covariances[0])[1]
+    np.testing.assert_allclose(theirs, z_s @ whiten @ colour, atol=1e-3)
+
+
+def test_the_covariance_is_the_target_s_as_regularization_vanishes(
+    world, fitted
+):
+    target, source = world
+    ours, theirs = aligned(target, source, fitted, regularization=1e-9)
+    wanted = np.cov(ours.T, bias=True)
+    found = np.cov(theirs.T.astype("float64"), bias=True)
+    np.testing.assert_allclose(found, wanted, atol=2e-3)
+    np.testing.assert_allclose(theirs.mean(axis=0), 0, atol=1e-3)
+    before = np.cov(standardised(source.task, source).T, bias=True)
+    assert np.abs(before - wanted).max() > 0.1
+
+
+def test_equal_domains_change_nothing(world, fitted):
+    _, source = world
+    ours, theirs = aligned(source.task, source, fitted)
+    np.testing.assert_allclose(theirs, ours, atol=1e-4)
+    np.testing.assert_allclose(
+        ours, standardised(source.task, source), atol=1e-3
+    )
+
+
+def test_powers_invert_each_other_where_the_correlation_is_singular():
+    x = np.random.default_rng(0).normal(size=(3, 5))
+    singular = x.T @ x
+    root, inverse = (_power(singular, 1.0, p) for p in (0.5, -0.5))
+    np.testing.assert_allclose(root @ inverse, np.eye(5), atol=1e-12)
+    np.testing.assert_allclose(root @ root, singular + np.eye(5), atol=1e-12)
+
+
+def test_target_labels_are_not_read_and_the_head_alone_is_trained(world):
+    target, source = world
+    turned = target.train._replace(y=target.train.y[::-1].copy())
+    one, other = (
+        transfer(x, source, steps=2, seed=0)
+        for x in (target, target._replace(train=turned))
+    )
+    assert weights_of(one) == weights_of(other)
+    assert trainable_count(one) == (8 + 1) * 3
+    before = [v.tobytes() for v in copy_backbone(source.model).get_weights()]
+    after = one.get_layer("target_reader").get_weights()
+    assert [v.tobytes() for v in after] == before
+
+
+def test_needs_are_named(world):
+    target, source = world
+    other = target._replace(labels=("a", "b", "c"))
+    with pytest.raises(NotApplicable, match="expected the same"):
+        transfer(other, source, steps=1, seed=0)
+    with pytest.raises(KTransferError, match="regularization is 0"):
+        transfer(target, source, steps=1, seed=0, regularization=0)

@@ -1,0 +1,265 @@
+"""DELTA: feature maps are held, each channel by how much it matters."""
+
+import numpy as np
+import pytest
+from conftest import small_source, small_task, weights_of
+
+from ktransfer import backbones, stages, training
+from ktransfer.methods.finetuning import delta
+from ktransfer.methods.finetuning.delta import transfer
+from ktransfer.methods.parameter import fine_tuning
+from ktransfer.surgery import (
+    Source,
+    attach_head,
+    copy,
+    copy_backbone,
+    inline,
+    leaves,
+)
+from ktransfer.training import predict
+
+OPTIONS = {"seed": 1, "batch_size": 16}
+BLOCKS = ["block1", "block2", "block3"]
+
+
+@pytest.fixture(scope="module")
+def world():
+    source = small_source(small_task("source", 3), steps=3)
+    return small_task("target", 1), source
+
+
+@pytest.fixture(scope="module")
+def normalised():
+    source = small_source(small_task("source", 3), normalised=True, steps=3)
+    return small_task("target", 1), source
+
+
+def prepared(monkeypatch, world, **options):
+    """Return graph and loss of the second stage, before its first step."""
+    seen = {}
+    monkeypatch.setattr(
+        delta, "fit", lambda model, *_, **more: seen.update(more, model=model)
+    )
+    seen["result"] = transfer(*world, steps=10, **OPTIONS, **options)
+    return seen
+
+
+def cross_entropy(labels, logits):
+    logits = np.asarray(logits, "float64")
+    log_sums = np.log(np.exp(logits).sum(-1))
+    return (log_sums - logits[np.arange(len(labels)), labels]).mean()
+
+
+def softmax(values):
+    powers = np.exp(values - np.max(values))
+    return powers / powers.sum()
+
+
+@pytest.fixture(scope="module")
+def probe(world):
+    target, source = world
+    backbone = copy_backbone(source.model)
+    return stages.probed(target, backbone, steps=20, learning_rate=0.05, seed=1)
+
+
+def test_strengths_of_zero_are_fine_tuning_bit_for_bit(world):
+    ours = transfer(*world, steps=3, strength=0, head_strength=0, **OPTIONS)
+    theirs = fine_tuning.transfer(*world, steps=3, **OPTIONS)
+    assert weights_of(ours) == weights_of(theirs)
+
+
+def test_the_penalty_is_zero_before_the_first_step(normalised, monkeypatch):
+    target, _ = normalised
+    seen = prepared(monkeypatch, normalised, strength=1e3, head_strength=0)
+    outputs = seen["model"](target.train.x)
+    assert len(outputs["maps"]) == 3
+    for tuned, kept in outputs["maps"]:
+        np.testing.assert_array_equal(tuned, kept)
+    hard = cross_entropy(target.train.y, outputs["logits"])
+    found = float(seen["loss"](target.train.y, outputs))
+    assert found == pytest.approx(hard, rel=1e-6)
+
+
+def test_the_source_runs_in_inference_mode(normalised, monkeypatch):
+    target, source = normalised
+    seen = prepared(monkeypatch, normalised)
+    served = inline(source.model, tap=BLOCKS)
+    images = np.repeat(target.train.x, 3, axis=-1)
+    expected = served(images)
+    outputs = seen["model"](target.train.x, training=True)
+    for name, (tuned, kept) in zip(BLOCKS, outputs["maps"]):
+        np.testing.assert_allclose(kept, expected[name], atol=1e-6)
+        assert not np.allclose(tuned, kept, atol=1e-2)
+    twin = seen["model"].get_layer("source")
+    assert not twin.trainable_variables
+    ours = {id(v) for v in seen["result"].variables}
+    assert not ours & {id(v) for v in twin.variables}
+
+
+def test_the_loss_is_the_written_formula(world, monkeypatch):
+    target, _ = world
+    given = [softmax(np.arange(c) / 3) for c in (4, 6, 8)]
+    shares = [share.astype("float32") for share in given]
+    monkeypatch.setattr(delta, "_importance", lambda *_: shares)
+    seen = prepared(monkeypatch, world, strength=0.3, head_strength=0.7)
+    rng = np.random.default_rng(0)
+    for variable in seen["result"].trainable_variables:
+        variable.assign(variable + rng.normal(0, 0.2, variable.shape))
+    outputs = seen["model"](target.train.x)
+    expected = cross_entropy(target.train.y, outputs["logits"])
+    for (tuned, kept), share in zip(outputs["maps"], given):
+        _, height, width, channels = tuned.shape
+        for c in range(channels):
+            change = np.asarray(tuned - kept, "float64")[..., c]
+            squares = (change**2).sum()
+            scale = channels / (height * width)
+            expected += 0.3 / 2 * share[c] * scale * squares
+    head = leaves(seen["result"])[-1].kernel.numpy().astype("float64")
+    expected += 0.7 / 2 * (head**2).sum()
+    found = float(seen["loss"](target.train.y, outputs))
+    assert found == pytest.approx(expected, rel=1e-4)
+
+
+def test_equal_shares_give_the_plain_distance_of_the_maps():
+    rng = np.random.default_rng(0)
+    one, two = rng.normal(size=(2, 5, 3, 2, 4)).astype("float32")
+    found = float(delta._distance(one, two, np.full(4, 0.25, "float32")))
+    plain = (one.astype("float64") - two) ** 2
+    assert found == pytest.approx(plain.sum() / 6, rel=1e-5)
+    # Vectors are maps of one position.
+    one, two = one[:, 0, 0], two[:, 0, 0]
+    found = float(delta._distance(one, two, np.full(4, 0.25, "float32")))
+    assert found == pytest.approx(plain[:, 0, 0].sum(), rel=1e-5)
+
+
+def test_importance_is_the_rise_of_the_loss_without_the_channel(world, probe):
+    target, _ = world
+    found = delta._importance(probe, target, 1, 1000, 0.005)
+    # A channel is gone for what follows if nothing reads it.
+    readers = ["block2_conv", "block3_conv", "logits"]
+    whole = cross_entropy(target.train.y, predict(probe, target.train.x))
+    for shares, reader in zip(found, readers, strict=True):
+        rises = []
+        for channel in range(len(shares)):
+            cropped = copy(probe)
+            (layer,) = [x for x in leaves(cropped) if x.name == reader]
+            kernel = layer.kernel.numpy()
+            kernel[..., channel, :] = 0
+            layer.kernel.assign(kernel)
+            logits = predict(cropped, target.train.x)
+            rises.append(cross_entropy(target.train.y, logits) - whole)
+        assert np.ptp(rises) > 0.002
+        np.testing.assert_allclose(
+            shares, softmax(np.array(rises) / 0.005), rtol=1e-3
+        )
+
+
+def test_shares_sum_to_one_and_follow_the_temperature(world, probe):
+    target, _ = world
+    sharp, soft, flat = (
+        delta._importance(probe, target, 1, 20, temperature)
+        for temperature in (0.5, 5.0, 1e9)
+    )
+    for one, two, three in zip(sharp, soft, flat):
+        for shares in (one, two, three):
+            assert np.sum(shares) == pytest.approx(1, abs=1e-6)
+        assert np.ptp(one) > np.ptp(two) > 0
+        np.testing.assert_allclose(three, 1 / len(three), rtol=1e-5)
+
+
+def test_no_more_images_are_read_than_the_bound(world, probe, monkeypatch):
+    target, _ = world
+    counts = set()
+
+    def counting(model, images):
+        counts.add(len(images))
+        return predict(model, images)
+
+    monkeypatch.setattr(delta, "predict", counting)
+    delta._importance(probe, target, 1, 7, 5.0)
+    assert counts == {7}
+    counts.clear()
+    delta._importance(probe, target, 1, 1000, 5.0)
+    assert counts == {48}
+
+
+def test_the_source_is_frozen_while_its_channels_are_measured(
+    normalised, monkeypatch
+):
+    _, source = normalised
+    probes = []
+
+    def remembering(probe, *args):
+        probes.append((probe, weights_of(probe)))
+        return importance(probe, *args)
+
+    importance = delta._importance
+    monkeypatch.setattr(delta, "_importance", remembering)
+    training.ledger()
+    transfer(*normalised, steps=5, probe_share=0.6, **OPTIONS)
+    first, second = training.ledger()
+    assert (first.steps, second.steps) == (3, 2)
+    # Only the head, and its inputs are computed once.
+    assert (first.trainable_parameters, first.cached) == (8 * 3 + 3, 8)
+    # So are the source's maps: 6x6x4, 3x3x6 and 1x1x8 values.
+    assert second.cached == 6 * 6 * 4 + 3 * 3 * 6 + 8
+    (probe, before) = probes[0]
+    assert weights_of(probe) == before
+    original = weights_of(source.model)
+    for path, value in before.items():
+        if not path.startswith("logits"):
+            assert value == original[path]
+
+
+def test_no_strength_needs_no_probe(world):
+    training.ledger()
+    transfer(*world, steps=3, strength=0, **OPTIONS)
+    assert [fit.steps for fit in training.ledger()] == [3]
+
+
+def test_a_strength_holds_the_maps(world):
+    target, source = world
+    images = np.repeat(target.train.x, 3, axis=-1)
+    kept = inline(source.model, tap=BLOCKS)(images)
+    apart = []
+    for strength in (0, 0.1):
+        model = transfer(
+            *world,
+            steps=8,
+            strength=strength,
+            probe_share=0,
+            learning_rate=0.01,
+            **OPTIONS,
+        )
+        maps = inline(model, tap=BLOCKS)(target.train.x)
+        apart.append(
+            sum(np.square(maps[name] - kept[name]).mean() for name in BLOCKS)
+        )
+    assert apart[0] > 2 * apart[1] > 0
+
+
+def test_the_head_strength_shrinks_the_head(world):
+    norms = []
+    for head_strength in (0, 10):
+        model = transfer(
+            *world,
+            steps=8,
+            strength=0,
+            head_strength=head_strength,
+            learning_rate=0.01,
+            **OPTIONS,
+        )
+        norms.append(np.square(leaves(model)[-1].kernel.numpy()).sum())
+    assert norms[1] < 0.9 * norms[0]
+
+
+def test_a_source_of_vectors_is_held_too():
+    source = Source(
+        attach_head(backbones.mlp((12, 12, 3), units=(10, 7)), 3, seed=0),
+        small_task("source", 3),
+    )
+    training.ledger()
+    transfer(small_task("target", 1), source, steps=5, **OPTIONS)
+    first, second = training.ledger()
+    assert (first.steps, second.steps) == (1, 4)
+    assert second.cached == 10 + 7

@@ -1,0 +1,132 @@
+"""EWC: each weight is held by its own Fisher information on the source."""
+
+import keras
+import numpy as np
+import pytest
+from conftest import small_source, small_task, weights_of, worlds
+
+from ktransfer.fisher import diagonal_fisher
+from ktransfer.losses import cross_entropy
+from ktransfer.methods.finetuning import elastic_weight_consolidation as ewc
+from ktransfer.methods.finetuning import l2_sp
+from ktransfer.methods.finetuning.elastic_weight_consolidation import transfer
+from ktransfer.methods.parameter import fine_tuning
+from ktransfer.surgery import copy, cut
+
+OPTIONS = {"steps": 3, "seed": 2, "batch_size": 16}
+
+
+@pytest.fixture
+def world():
+    """The world with BatchNorm."""
+    target, (source,) = worlds(1)[1]
+    return target, source
+
+
+def state(model):
+    return list(weights_of(model).values())
+
+
+def trained(model):
+    return cut(model, "features").trainable_variables
+
+
+def test_strength_zero_is_fine_tuning_and_costs_no_fisher(world, monkeypatch):
+    monkeypatch.setattr(ewc, "diagonal_fisher", None)
+    model = transfer(*world, strength=0, **OPTIONS)
+    assert state(model) == state(fine_tuning.transfer(*world, **OPTIONS))
+
+
+def test_a_fisher_of_one_on_the_kernels_is_l2_sp(world, monkeypatch):
+    def kernels(model, images, variables, **options):
+        return [
+            np.full(v.shape, float(v.path.endswith("conv/kernel")))
+            for v in variables
+        ]
+
+    monkeypatch.setattr(ewc, "diagonal_fisher", kernels)
+    model = transfer(*world, strength=7.0, **OPTIONS)
+    held = l2_sp.transfer(*world, strength=7.0, head_strength=0, **OPTIONS)
+    assert state(model) == state(held)
+    # The pull is felt from the second step on.
+    assert state(model) != state(fine_tuning.transfer(*world, **OPTIONS))
+
+
+def test_the_penalty_is_the_fisher_weighted_distance(world, monkeypatch):
+    target, source = world
+    seen = {}
+    monkeypatch.setattr(
+        ewc, "fit", lambda model, *args, **options: seen.update(options)
+    )
+    model = transfer(
+        target, source, steps=1, seed=3, strength=50.0, num_images=4
+    )
+    x, y = target.train
+    plain = float(cross_entropy(y, model(x)))
+    assert float(seen["loss"](y, model(x))) == pytest.approx(plain, rel=1e-6)
+
+    network = copy(source.model)
+    fishers = diagonal_fisher(
+        network, source.task.train.x, trained(network), num_images=4, seed=3
+    )
+    assert all((f >= 0).all() for f in fishers)
+    assert max(f.max() for f in fishers) > 0
+    rng, wanted = np.random.default_rng(0), 0.0
+    backbone = trained(model)
+    # Three convolutions and three normalisations, two weights each.
+    assert len(backbone) == 12
+    for variable, start, fisher in zip(
+        backbone, trained(network), fishers, strict=True
+    ):
+        old = start.numpy()
+        assert variable.numpy().tobytes() == old.tobytes()
+        variable.assign(old + 0.3 * rng.normal(size=old.shape))
+        moved = variable.numpy().astype("float64") - old
+        wanted += 25.0 * (fisher * moved**2).sum()
+    found = float(seen["loss"](y, model(x)))
+    found -= float(cross_entropy(y, model(x)))
+    assert found == pytest.approx(wanted, rel=1e-3)
+    assert wanted > 0
+
+
+def test_the_fisher_reads_the_source_task_alone(world, monkeypatch):
+    target, source = world
+    asked = {}
+
+    def watching(model, images, variables, **options):
+        asked.update(options, images=images)
+        return diagonal_fisher(model, images, variables, **options)
+
+    monkeypatch.setattr(ewc, "diagonal_fisher", watching)
+    transfer(target, source, num_images=3, **OPTIONS)
+    assert asked["images"] is source.task.train.x
+    assert asked["num_images"] == 3
+
+
+def test_what_matters_to_the_source_moves_less_with_strength(monkeypatch):
+    target = small_task("target", 1)
+    source = small_source(small_task("source", 3), steps=3)
+    network = copy(source.model)
+    fishers = diagonal_fisher(
+        network, source.task.train.x, trained(network), num_images=3, seed=0
+    )
+    monkeypatch.setattr(ewc, "diagonal_fisher", lambda *a, **k: fishers)
+
+    def curve(strength):
+        model = transfer(
+            target,
+            source,
+            steps=8,
+            seed=0,
+            strength=strength,
+            learning_rate=0.02,
+            optimizer=keras.optimizers.SGD,
+            batch_size=16,
+        )
+        pairs = zip(fishers, trained(model), trained(network), strict=True)
+        return sum(
+            (f * (a.numpy() - b.numpy()) ** 2).sum() for f, a, b in pairs
+        )
+
+    free, loose, tight = map(curve, (0.0, 3.0, 30.0))
+    assert free > loose > tight > 0

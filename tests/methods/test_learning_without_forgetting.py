@@ -1,0 +1,121 @@
+"""LwF: the tuned source still answers as the untouched one, on new images."""
+
+import numpy as np
+import pytest
+from conftest import (
+    small_backbone,
+    small_source,
+    small_task,
+    weights_of,
+    worlds,
+)
+
+from ktransfer import training
+from ktransfer.methods.finetuning import learning_without_forgetting as lwf
+from ktransfer.methods.finetuning.learning_without_forgetting import transfer
+from ktransfer.methods.parameter import fine_tuning
+from ktransfer.surgery import Source, adapt_input, attach_head, copy
+
+OPTIONS = {"steps": 3, "seed": 2, "batch_size": 16}
+
+
+@pytest.fixture(scope="module")
+def world():
+    """The source has two classes, the target three."""
+    source = small_source(small_task("source", 3, num_classes=2), steps=40)
+    return small_task("target", 1), source
+
+
+def log_softmax(z):
+    z = np.asarray(z, "float64")
+    return z - np.log(np.exp(z).sum(-1, keepdims=True))
+
+
+def drift(outputs):
+    """Return KL(old, now) at temperature 1, a mean over the images."""
+    old, now = (log_softmax(outputs[k]) for k in ("old", "source_logits"))
+    return (np.exp(old) * (old - now)).sum(-1).mean()
+
+
+@pytest.mark.parametrize("number", [0, 1])
+def test_strength_zero_is_fine_tuning(number):
+    target, (source,) = worlds(1)[number]
+    model = transfer(target, source, strength=0, **OPTIONS)
+    tuned = fine_tuning.transfer(target, source, **OPTIONS)
+    assert list(weights_of(model).values()) == list(weights_of(tuned).values())
+
+
+def test_the_loss_is_the_written_formula(world, monkeypatch):
+    target, source = world
+    seen = {}
+    monkeypatch.setattr(
+        lwf,
+        "fit",
+        lambda model, *args, **options: seen.update(options, model=model),
+    )
+    transfer(target, source, steps=1, seed=0, strength=0.7, temperature=3.0)
+    x, y = target.train
+    outputs = seen["model"](x)
+    assert outputs["old"].shape == outputs["source_logits"].shape == (48, 2)
+    assert outputs["logits"].shape == (48, 3)
+    hard = -log_softmax(outputs["logits"])[np.arange(48), y].mean()
+    # Before the first step the source answers as it did.
+    assert drift(outputs) == pytest.approx(0, abs=1e-9)
+    assert float(seen["loss"](y, outputs)) == pytest.approx(hard, rel=1e-5)
+
+    moved = np.random.default_rng(0).normal(size=(48, 2)).astype("float32")
+    old, now = (log_softmax(z / 3.0) for z in (outputs["old"], moved))
+    divergence = (np.exp(old) * (old - now)).sum(-1).mean()
+    found = float(seen["loss"](y, {**outputs, "source_logits": moved}))
+    assert found == pytest.approx(hard + 0.7 * 9 * divergence, rel=1e-5)
+
+
+def test_old_is_what_the_untouched_source_answers(world, fitted):
+    target, source = world
+    joint = fitted(lwf)
+    model = transfer(target, source, learning_rate=0.02, **OPTIONS)
+    x = target.train.x
+    reader = adapt_input(copy(source.model), target.image_shape)
+    outputs = joint[0](x)
+    # After the training too, when the tuned head has moved.
+    np.testing.assert_allclose(outputs["old"], reader(x), atol=1e-6)
+    assert drift(outputs) > 1e-6
+    np.testing.assert_allclose(outputs["logits"], model(x), atol=1e-6)
+
+
+def test_old_is_recorded_once_and_the_source_head_is_dropped(world):
+    target, source = world
+    training.ledger()
+    model = transfer(target, source, **OPTIONS)
+    (fit,) = training.ledger()
+    assert fit.cached == 2
+    # The source head (8 x 6 + 6, 6 x 2 + 2) trains beside the result.
+    assert fit.trainable_parameters == model.count_params() + 54 + 14
+    tuned = fine_tuning.transfer(target, source, **{**OPTIONS, "steps": 0})
+    assert weights_of(model).keys() == weights_of(tuned).keys()
+
+
+def test_a_source_with_dropout_answers_as_it_serves(world):
+    target, source = world
+    model = attach_head(small_backbone(dropout=0.5), 2, seed=0)
+    training.ledger()
+    transfer(target, Source(model, source.task), **OPTIONS)
+    (fit,) = training.ledger()
+    assert fit.cached == 2
+
+
+def test_the_drift_falls_with_strength(world, fitted):
+    target, source = world
+    joint = fitted(lwf)
+    for strength in (0.03, 1.0, 30.0):
+        transfer(
+            target,
+            source,
+            steps=12,
+            seed=0,
+            strength=strength,
+            learning_rate=0.01,
+            batch_size=16,
+        )
+    free, loose, tight = (drift(model(target.train.x)) for model in joint)
+    assert free > loose > tight > 0

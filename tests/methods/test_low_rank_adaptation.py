@@ -1,0 +1,234 @@
+"""Low-rank adaptation: thin updates of frozen kernels, merged at the end."""
+
+import keras
+import numpy as np
+import pytest
+from conftest import small_source, small_task, weights_of
+from keras import layers
+
+from ktransfer import backbones, training
+from ktransfer.errors import KTransferError, NotApplicable
+from ktransfer.layers import LowRank
+from ktransfer.methods.feature import linear_probe
+from ktransfer.methods.finetuning import low_rank_adaptation
+from ktransfer.methods.finetuning.low_rank_adaptation import transfer
+from ktransfer.surgery import Source, attach_head, leaves, trainable_count
+from ktransfer.training import predict
+
+OPTIONS = {"seed": 1, "batch_size": 16}
+CONVOLUTIONS = {"block1_conv", "block2_conv", "block3_conv"}
+HEAD = 8 * 3 + 3
+
+
+@pytest.fixture(scope="module")
+def world():
+    source = small_source(small_task("source", 3), normalised=True, steps=3)
+    return small_task("target", 1), source
+
+
+@pytest.fixture(scope="module")
+def dense_world():
+    source_task = small_task("source", 3)
+    backbone = backbones.mlp((12, 12, 3), units=(10, 7))
+    return small_task("target", 1), Source(
+        attach_head(backbone, 3, seed=0), source_task
+    )
+
+
+def low_rank(model):
+    return {x.name: x for x in leaves(model) if isinstance(x, LowRank)}
+
+
+def randomised(layer, shape):
+    """Return `layer` with an update of rank 2 and alpha 3 that is not 0."""
+    layer.build(shape)
+    found = LowRank(layer, 2, 3.0, seed=1)
+    found.build(shape)
+    rng = np.random.default_rng(0)
+    found.expand.assign(rng.normal(size=found.expand.shape))
+    return found
+
+
+KINDS = [
+    (lambda: layers.Dense(4, "tanh", name="dense"), (6, 5)),
+    (lambda: layers.Dense(4, use_bias=False, name="dense"), (6, 5)),
+    (
+        lambda: layers.Conv2D(
+            4, (3, 2), 2, "same", activation="relu", name="convolution"
+        ),
+        (6, 7, 7, 5),
+    ),
+    (lambda: layers.Conv2D(4, 3, groups=2, name="convolution"), (6, 7, 7, 6)),
+]
+
+
+@pytest.mark.parametrize(("build", "shape"), KINDS)
+def test_the_kernel_is_the_base_and_the_scaled_product(build, shape):
+    layer = randomised(build(), shape)
+    base = layer.layer.kernel.numpy().astype("float64")
+    a, b = layer.reduce.numpy(), layer.expand.numpy()
+    assert a.shape == (*base.shape[:-1], 2) and b.shape == (2, 4)
+    expected = base + 3 / 2 * np.einsum("...r,ro->...o", a.astype("float64"), b)
+    np.testing.assert_allclose(layer.kernel, expected, atol=1e-6)
+
+    plain = build()
+    plain.build(shape)
+    if plain.use_bias:
+        for one in (plain, layer.layer):
+            one.bias.assign([0.5, -1, 2, 0])
+    plain.kernel.assign(expected)
+    x = np.random.default_rng(1).normal(size=shape).astype("float32")
+    np.testing.assert_allclose(layer(x), plain(x), atol=1e-5)
+    layer.merge()
+    np.testing.assert_allclose(layer.layer(x), plain(x), atol=1e-5)
+    np.testing.assert_array_equal(layer(x), layer.layer(x))
+
+
+@pytest.mark.parametrize(("build", "shape"), KINDS[1:3])
+def test_the_layer_saves_and_loads(build, shape, tmp_path):
+    inputs = keras.Input(shape[1:])
+    model = keras.Model(inputs, randomised(build(), shape)(inputs))
+    model.save(tmp_path / "model.keras")
+    loaded = keras.saving.load_model(tmp_path / "model.keras")
+    x = np.random.default_rng(1).normal(size=shape).astype("float32")
+    np.testing.assert_array_equal(loaded(x), model(x))
+    assert trainable_count(loaded) == trainable_count(model)
+    (layer,) = low_rank(loaded).values()
+    assert (layer.rank, layer.alpha, layer.seed) == (2, 3.0, 1)
+
+
+def test_it_starts_as_the_source_bit_for_bit(world, fitted):
+    trained = fitted(low_rank_adaptation)
+    model = transfer(*world, steps=0, **OPTIONS)
+    probe = linear_probe.transfer(*world, steps=0, **OPTIONS)
+    x = world[0].train.x
+    np.testing.assert_array_equal(trained[0](x), probe(x))
+    np.testing.assert_array_equal(model(x), probe(x))
+    assert weights_of(model) == weights_of(probe)
+    for layer in low_rank(trained[0]).values():
+        assert (layer.expand.numpy() == 0).all()
+        assert (layer.reduce.numpy() != 0).all()
+
+
+def watched(monkeypatch):
+    """Return a list that gets the outputs of what `fit` trained, unmerged.
+
+    Also the weights of the owned layers before and after, and the count.
+    """
+    seen = []
+
+    def watching(model, data, **options):
+        owned = [x.layer for x in low_rank(model).values()]
+        before = [v.numpy().tobytes() for x in owned for v in x.weights]
+        training.fit(model, data, **options)
+        after = [v.numpy().tobytes() for x in owned for v in x.weights]
+        seen.append(
+            {
+                "frozen": before == after and len(before) > 0,
+                "moved": [
+                    x.expand.numpy().any() for x in low_rank(model).values()
+                ],
+                "outputs": predict(model, data.x),
+                "count": trainable_count(model),
+                "names": set(low_rank(model)),
+            }
+        )
+
+    monkeypatch.setattr(low_rank_adaptation, "fit", watching)
+    return seen
+
+
+def test_merged_is_unmerged_and_the_base_kept_its_bits(
+    world, monkeypatch, tmp_path
+):
+    seen = watched(monkeypatch)
+    target, source = world
+    model = transfer(
+        target, source, steps=3, learning_rate=1e-2, rank=2, **OPTIONS
+    )
+    (found,) = seen
+    assert found["frozen"] and all(found["moved"])
+    assert found["names"] == CONVOLUTIONS
+    # rank (9 in + out) of each convolution, and the new head.
+    inputs_outputs = [(3, 4), (4, 6), (6, 8)]
+    expected = sum(2 * (9 * i + o) for i, o in inputs_outputs)
+    assert found["count"] == expected + HEAD
+
+    merged = predict(model, target.train.x)
+    np.testing.assert_allclose(merged, found["outputs"], atol=1e-5)
+    model.save(tmp_path / "model.keras")
+    loaded = keras.saving.load_model(tmp_path / "model.keras")
+    np.testing.assert_allclose(
+        predict(loaded, target.train.x), found["outputs"], atol=1e-5
+    )
+
+    # Plain layers; nothing of the source moved but its kernels, and those
+    # by no more than the rank.
+    start = transfer(target, source, steps=0, **OPTIONS)
+    assert [type(x) for x in leaves(model)] == [type(x) for x in leaves(start)]
+    assert not low_rank(model)
+    for old, new in zip(start.weights, model.weights, strict=True):
+        assert old.path == new.path
+        change = new.numpy() - old.numpy()
+        if old.path.startswith("logits") or "conv/kernel" in old.path:
+            assert change.any()
+        else:
+            assert not change.any(), old.path
+        if "conv/kernel" in old.path:
+            flat = change.reshape(-1, change.shape[-1]).astype("float64")
+            assert np.linalg.matrix_rank(flat, tol=1e-5) == 2
+
+
+def test_dense_layers_are_adapted_too(dense_world, monkeypatch):
+    seen = watched(monkeypatch)
+    target, source = dense_world
+    model = transfer(target, source, steps=3, rank=2, **OPTIONS)
+    (found,) = seen
+    assert found["frozen"] and all(found["moved"])
+    width = 12 * 12 * 3
+    expected = 2 * (width + 10) + 2 * (10 + 7) + 7 * 3 + 3
+    assert found["count"] == expected
+    np.testing.assert_allclose(
+        predict(model, target.train.x), found["outputs"], atol=1e-5
+    )
+
+
+@pytest.mark.parametrize(
+    ("targets", "names"),
+    [
+        (["block3_conv"], {"block3_conv"}),
+        ("block2", {"block2_conv"}),
+        (["block1", "block3_conv"], {"block1_conv", "block3_conv"}),
+    ],
+)
+def test_targets_are_chosen_by_name(world, fitted, targets, names):
+    trained = fitted(low_rank_adaptation)
+    transfer(*world, steps=0, targets=targets, **OPTIONS)
+    assert set(low_rank(trained[0])) == names
+
+
+def test_each_kernel_has_a_seeded_start_of_its_own(world, fitted):
+    trained = fitted(low_rank_adaptation)
+    for seed in (1, 1, 2):
+        transfer(*world, steps=0, rank=1, seed=seed)
+    starts = [
+        [x.reduce.numpy() for x in low_rank(model).values()]
+        for model in trained
+    ]
+    for one, same, other in zip(*starts):
+        assert (one == same).all() and (one != other).all()
+        assert np.abs(one).max() < 1 / np.sqrt(one[..., 0].size)
+    assert len({x.seed for x in low_rank(trained[0]).values()}) == 3
+
+
+def test_bad_choices_are_refused_before_training(world):
+    training.ledger()
+    with pytest.raises(KTransferError, match="block4.*block1_conv"):
+        transfer(*world, steps=2, targets=["block4"], **OPTIONS)
+    with pytest.raises(NotApplicable, match="block1_norm"):
+        transfer(*world, steps=2, targets=["block2", "block1_norm"], **OPTIONS)
+    with pytest.raises(NotApplicable, match="at least one"):
+        transfer(*world, steps=2, targets=[], **OPTIONS)
+    with pytest.raises(KTransferError, match="rank is 0"):
+        transfer(*world, steps=2, rank=0, **OPTIONS)
+    assert not training.ledger()

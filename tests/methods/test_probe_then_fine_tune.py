@@ -1,0 +1,62 @@
+"""Probe, then fine-tune: a linear probe, and from that very head the rest."""
+
+import pytest
+from conftest import worlds
+
+from ktransfer import training
+from ktransfer.methods.feature import linear_probe
+from ktransfer.methods.finetuning import probe_then_fine_tune
+from ktransfer.methods.finetuning.probe_then_fine_tune import transfer
+from ktransfer.methods.parameter import fine_tuning, wise_ft
+from ktransfer.surgery import trainable_count
+
+OPTIONS = {"steps": 4, "seed": 5, "batch_size": 16}
+
+
+@pytest.fixture
+def world():
+    target, (source,) = worlds(1)[1]
+    return target, source
+
+
+def bytes_of(model):
+    return [v.numpy().tobytes() for v in model.weights]
+
+
+def test_stage_2_starts_from_the_linear_probe(world, monkeypatch):
+    starts = []
+
+    def watched(model, *args, **options):
+        starts.append(bytes_of(model))
+        training.fit(model, *args, **options)
+
+    monkeypatch.setattr(probe_then_fine_tune, "fit", watched)
+    model = transfer(*world, **OPTIONS)
+    probe = linear_probe.transfer(*world, **{**OPTIONS, "steps": 2})
+    # The head is among them: it is not a fresh one.
+    assert starts == [bytes_of(probe)]
+    assert trainable_count(model) > trainable_count(probe)
+    # Everything moves in stage 2, BatchNorm's statistics too.
+    assert not set(starts[0]) & set(bytes_of(model))
+
+
+@pytest.mark.parametrize(
+    ("share", "other"), [(0, fine_tuning), (1, linear_probe)]
+)
+def test_its_ends_are_other_methods(world, share, other):
+    model = transfer(*world, probe_share=share, **OPTIONS)
+    same = other.transfer(*world, **OPTIONS)
+    assert bytes_of(model) == bytes_of(same)
+    assert trainable_count(model) == trainable_count(same)
+
+
+def test_it_is_the_tuned_end_of_wise_ft(world):
+    ours = transfer(*world, **OPTIONS)
+    theirs = wise_ft.transfer(*world, alpha=1, **OPTIONS)
+    assert bytes_of(ours) == bytes_of(theirs)
+
+
+def test_the_stages_share_the_steps(world):
+    training.ledger()
+    transfer(*world, probe_share=0.25, **{**OPTIONS, "steps": 5})
+    assert [fit.steps for fit in training.ledger()] == [1, 4]

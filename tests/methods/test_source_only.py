@@ -1,0 +1,64 @@
+"""Source only: it descends on the source's labels, and knows no target."""
+
+import keras
+import numpy as np
+import pytest
+from conftest import domains, state
+
+from ktransfer import backend, surgery
+from ktransfer.losses import cross_entropy
+from ktransfer.methods.domain.source_only import transfer
+from ktransfer.surgery import blocks, copy_backbone
+
+OPTIONS = {"steps": 3, "seed": 0, "batch_size": 8}
+
+
+@pytest.mark.parametrize("normalised", [False, True])
+def test_noise_in_place_of_target_images_changes_no_bit(normalised):
+    target, source = domains(normalised)
+    rng = np.random.default_rng(0)
+    noise = rng.integers(0, 256, (20, 12, 12, 1)).astype("uint8")
+    train = target.train._replace(x=noise, y=target.train.y[:20])
+    models = [
+        transfer(task, source, from_source=True, **OPTIONS)
+        for task in (target, target._replace(train=train, unlabelled=noise))
+    ]
+    assert state(models[0]) == state(models[1])
+
+
+def test_one_step_is_the_gradient_on_all_of_the_source():
+    target, source = domains()
+    sgd = {"optimizer": keras.optimizers.SGD, "learning_rate": 0.1}
+    options = {"seed": 0, "from_source": True, "batch_size": 48, **sgd}
+    start = transfer(target, source, steps=0, **options)
+    model = transfer(target, source, steps=1, **options)
+    x, y = source.task.train
+    _, slopes = backend.value_and_gradients(
+        lambda: cross_entropy(y, start(x)), start.trainable_variables
+    )
+    for old, new, slope in zip(start.weights, model.weights, slopes):
+        expected = old.numpy() - 0.1 * np.asarray(slope)
+        np.testing.assert_allclose(new, expected, atol=1e-6)
+
+
+def test_the_statistics_are_those_of_the_source():
+    target, source = domains(normalised=True)
+    options = {"seed": 0, "from_source": True, "batch_size": 48}
+    start = transfer(target, source, steps=0, **options)
+    model = transfer(target, source, steps=1, **options)
+    convolution, old = blocks(start)["block1"]
+    scaled = source.task.train.x.astype("float32") / 255
+    values = np.asarray(convolution(scaled))
+    expected = 0.99 * old.moving_mean + 0.01 * values.mean((0, 1, 2))
+    found = blocks(model)["block1"][1].moving_mean
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+
+
+def test_it_starts_fresh_or_from_the_source():
+    target, source = domains()
+    options = {"steps": 0, "seed": 0}
+    copied = transfer(target, source, from_source=True, **options)
+    assert state(copied)[:-2] == state(source.model)[:-4]
+    initial = transfer(target, source, **options)
+    expected = surgery.fresh(copy_backbone(source.model), 0)
+    assert state(initial)[:-2] == state(expected)
