@@ -2,11 +2,15 @@
 PYTHON ?= python3
 JOBS ?= $(shell nproc)
 RESULTS ?= results
+# QUICK=1 runs an experiment at its small size, on the embedded data.
+SIZE := $(if $(QUICK),--quick)
 BIN := .venv/bin
+
+EXPERIMENTS := finetune robust-ft adapt predict-transfer
 
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
-.PHONY: help install quick cifar10-mnist list readme report test lint format clean
+.PHONY: help install quick cifar10-mnist $(EXPERIMENTS) list readme report test lint format clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -17,15 +21,27 @@ $(BIN)/.core: setup.cfg pyproject.toml
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable .
 	touch $@
 
+$(BIN)/.data: $(BIN)/.core
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[data]'
+	touch $@
+
 $(BIN)/.dev: $(BIN)/.core
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
 	touch $@
 
-quick: $(BIN)/.core ## one or two methods a family, embedded data, offline
+quick: $(BIN)/.core ## every method, embedded data, offline
 	$(BIN)/ktransfer run quick --jobs '$(JOBS)' --results '$(RESULTS)'
 
-cifar10-mnist: $(BIN)/.core ## the headline: CIFAR-10 to MNIST, about half an hour
+cifar10-mnist: $(BIN)/.core ## the headline: CIFAR-10 to MNIST, about two hours
 	$(BIN)/ktransfer run cifar10-mnist --jobs '$(JOBS)' --results '$(RESULTS)'
+
+finetune: ## which fine-tuning recipe at my label budget?
+robust-ft: ## does fine-tuning destroy what was known of other conditions?
+adapt: ## can unlabelled target images close the gap?
+predict-transfer: ## can I pick the checkpoint without training?
+adapt: $(BIN)/.data
+$(EXPERIMENTS): $(BIN)/.core
+	$(BIN)/ktransfer run $@ $(SIZE) --jobs '$(JOBS)' --results '$(RESULTS)'
 
 list: $(BIN)/.core ## the methods, with the paper of each
 	$(BIN)/ktransfer list methods
@@ -50,4 +66,4 @@ format: $(BIN)/.dev ## rewrite the code in the house style
 	$(BIN)/ruff format .
 
 clean: ## remove the virtual environment and what quick wrote
-	rm -rf .venv '$(RESULTS)/quick' '$(RESULTS)/single'
+	rm -rf .venv '$(RESULTS)'/quick '$(RESULTS)'/single '$(RESULTS)'/*_quick

@@ -1,8 +1,8 @@
 """quick: does it run here, and what does a report look like?
 
-Paper: none. The embedded pair, coloured letters -> grey digits, offline: the
-controls and one or two methods a family, 60 steps of 32 images, three seeds,
-sources trained for 400 steps. A smoke run: no verdict.
+Paper: none. The embedded pair, coloured letters -> grey digits, offline: every
+method, 60 steps of 32 images, three seeds, sources trained for 400 steps. A
+smoke run: no verdict.
 
     make quick
 """
@@ -10,23 +10,6 @@ sources trained for 400 steps. A smoke run: no verdict.
 from ktransfer import methods, plots
 from ktransfer.runs import Run
 
-METHODS = (
-    "majority",
-    "logistic_regression",
-    "random_features",
-    "scratch",
-    "feature_extraction",
-    "linear_probe",
-    "fine_tuning",
-    "interpolation",
-    "deep_transfer_network",
-    "weight_noise",
-    "distillation",
-    "knowledge_transfer_network",
-    "concatenation",
-    "weighted_sum",
-    "hard_sharing",
-)
 STEPS = 60
 BATCH_SIZE = 32
 SEEDS = range(3)
@@ -36,7 +19,7 @@ SOURCE_STEPS = 400
 
 def runs():
     """Return the planned runs."""
-    return [_run(method, seed) for method in METHODS for seed in SEEDS]
+    return [_run(method, seed) for method in methods.names() for seed in SEEDS]
 
 
 def _run(method, seed):

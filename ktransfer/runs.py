@@ -309,7 +309,7 @@ def _is_stale(record, run):
     try:
         return record["fingerprint"] != fingerprint(run)
     except KTransferError as error:
-        if error.name == "E_OFFLINE":
+        if error.name in ("E_OFFLINE", "E_MISSING_PACKAGE"):
             return False
         raise
 

@@ -1,10 +1,12 @@
 """Domain shifts: what they do to pixels, and that splits stay apart."""
 
+import sys
+
 import numpy as np
 import pytest
 
 from ktransfer import data
-from ktransfer.data import shifts
+from ktransfer.data import digits_8x8, shifts
 from ktransfer.data.split import Problem, Split
 from ktransfer.errors import KTransferError
 
@@ -134,3 +136,19 @@ def test_an_unknown_shift_or_base_is_refused(name):
     with pytest.raises(KTransferError) as caught:
         data.check_name(name)
     assert caught.value.name == "E_UNKNOWN"
+
+
+def test_the_small_digits_are_1797():
+    task = data.load("digits_8x8")
+    test = data.test_split("digits_8x8")
+    assert (len(task.train.y), len(test.y)) == (1000, 797)
+    assert task.image_shape == (8, 8, 1) and task.train.x.max() == 255
+    assert task.label_space == data.load("digits").label_space
+    assert data.load("digits_8x8_0to4").num_classes == 5
+
+
+def test_without_scikit_learn_the_small_digits_say_so(monkeypatch):
+    monkeypatch.setitem(sys.modules, "sklearn.datasets", None)
+    with pytest.raises(KTransferError) as caught:
+        digits_8x8.load()
+    assert caught.value.name == "E_MISSING_PACKAGE"

@@ -17,7 +17,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ktransfer import errors
-from ktransfer.data import archives, glyphs, own_data, shifts
+from ktransfer.data import archives, digits_8x8, glyphs, own_data, shifts
 from ktransfer.data.split import Problem, Split, sha256
 from ktransfer.data.subsets import keep_classes, subset
 from ktransfer.errors import KTransferError
@@ -31,6 +31,7 @@ _OVER = re.compile(r"(.+?)_(varied_over|over)_(.+)")
 _EMBEDDED = {
     "digits": tuple(range(10)),
     "letters": tuple(glyphs.LETTERS),
+    "digits_8x8": tuple(range(10)),
 }
 _NAMED = {
     ("cifar10", "animals"): (2, 3, 4, 5, 6, 7),
@@ -39,7 +40,7 @@ _NAMED = {
 _SEALED = contextvars.ContextVar("sealed", default=False)
 
 # Data sets whose labels mean the same; every other has its own.
-_LABEL_SPACES = {"digits": "digits", "mnist": "digits"}
+_LABEL_SPACES = {name: "digits" for name in ("digits", "digits_8x8", "mnist")}
 
 
 class Task(NamedTuple):
@@ -71,7 +72,7 @@ class Task(NamedTuple):
 
 
 class _Place(NamedTuple):
-    """Where a name leads; `path` is None for the embedded sets.
+    """Where a name leads; `path` is None for what packages carry.
 
     `shifts` are pairs in the order they are applied: a kind, and the place of
     its backgrounds or None.
@@ -286,6 +287,8 @@ def _problem(place):
         return shifts.shifted(plain, kind, behind and _problem(behind))
     if place.classes is not None:
         return _narrowed(_problem(place._replace(classes=None)), place)
+    if place.base == "digits_8x8" and place.path is None:
+        return digits_8x8.load()
     if place.path is None:
         train = Split(*glyphs.rendered(place.base, "train"))
         test = Split(*glyphs.rendered(place.base, "test"))
