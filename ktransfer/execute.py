@@ -35,8 +35,19 @@ _UNMEASURED: dict[str, Any] = {
 }
 
 
+# NumPy's own threads, whose number moves bits as TensorFlow's does.
+_NUMPY_THREADS = (
+    "MKL_NUM_THREADS",
+    "OMP_NUM_THREADS",
+    "OPENBLAS_NUM_THREADS",
+    "VECLIB_MAXIMUM_THREADS",
+)
+
+
 def local_executor(jobs):
     """Return an executor of `jobs` processes with one thread each."""
+    # Read when a new process imports NumPy.
+    os.environ.update(dict.fromkeys(_NUMPY_THREADS, "1"))
     return concurrent.futures.ProcessPoolExecutor(
         max_workers=jobs,
         # A forked TensorFlow hangs.

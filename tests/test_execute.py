@@ -92,6 +92,15 @@ def test_order_and_processes_leave_no_trace(tmp_path):
     assert bytes_of(tmp_path / "here") == bytes_of(tmp_path / "there")
 
 
+def test_a_worker_has_one_thread_for_numpy_too():
+    pool = execute.local_executor(1)
+    try:
+        found = pool.submit(os.environ.get, "OPENBLAS_NUM_THREADS").result()
+    finally:
+        execute.stop(pool)
+    assert found == "1"
+
+
 def test_a_record_says_what_was_done(tmp_path):
     (run,) = sourced("feature_extraction")
     record = execute.carry_out(tmp_path, run)

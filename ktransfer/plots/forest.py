@@ -135,7 +135,7 @@ def _footer(rows, excluded, budget):
     return [
         f"{captions.describe(shown)}; {words.labels(budget)}",
         "bars: 95 % t-interval of the paired gain; dots: seeds; "
-        "seconds: median of a run",
+        "seconds: of the processor, median of a run",
         "; ".join(captions.remarks(shown)),
     ]
 
