@@ -41,7 +41,7 @@ class Size(NamedTuple):
 NORMAL = Size(
     experiment="robust_ft",
     source="mnist_0to4_varied_over_cifar10",
-    target="mnist_5to9",
+    target="mnist_5to9_rgb",
     shifted="mnist_5to9_varied_over_cifar10",
     labels_per_class=400,
     steps=600,
@@ -55,7 +55,7 @@ NORMAL = Size(
 QUICK = NORMAL._replace(
     experiment="robust_ft_quick",
     source="digits_0to4_varied_over_letters",
-    target="digits_5to9",
+    target="digits_5to9_rgb",
     shifted="digits_5to9_varied_over_letters",
     labels_per_class=40,
     steps=40,

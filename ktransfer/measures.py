@@ -8,7 +8,11 @@ from ktransfer.training import predict
 
 
 def accuracy(model, split):
-    """Return the share of images of `split` that `model` gets right."""
+    """Return the share of images of `split` that `model` gets right.
+
+    Images of another shape reach it through `adapt_input`.
+    """
+    model = adapt_input(model, split.x.shape[1:])
     return float(np.mean(predict(model, split.x).argmax(axis=-1) == split.y))
 
 

@@ -31,6 +31,12 @@ def test_inversion_twice_is_nothing(images):
     assert (shifts.inverted(shifts.inverted(images)) == images).all()
 
 
+def test_grey_gets_three_equal_channels_and_colour_stays(images):
+    found = shifts.rgb(images)
+    assert found.shape == (5, 8, 8, 3) and (found == images).all()
+    assert (shifts.rgb(found) == found).all()
+
+
 def test_dilation_is_the_largest_neighbour(images):
     found = shifts.dilated(images)
     for row in range(8):

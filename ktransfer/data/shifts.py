@@ -2,9 +2,9 @@
 
 A name says it: `mnist_inverted`, `mnist_dilated`, `mnist_rotated`,
 `mnist_over_cifar10` and `mnist_varied_over_cifar10`, of any data set that is
-there; and `cifar10_shuffled`, whose training labels are shuffled. What is drawn
-at random is drawn once and for all, so that a name always means the same
-images.
+there; `mnist_rgb`, which has three equal channels; and `cifar10_shuffled`,
+whose training labels are shuffled. What is drawn at random is drawn once and
+for all, so that a name always means the same images.
 """
 
 import functools
@@ -14,7 +14,7 @@ import numpy as np
 from ktransfer.data.split import Problem, Split, read_only
 from ktransfer.errors import KTransferError
 
-PLAIN = ("dilated", "inverted", "rotated", "shuffled")
+PLAIN = ("dilated", "inverted", "rgb", "rotated", "shuffled")
 # Degrees of `rotated`, counter-clockwise; `varied` turns by up to as many.
 ANGLE = 45.0
 # Images shifted at a time. It bounds the memory, and since each chunk draws
@@ -25,6 +25,11 @@ _CHUNK = 2000
 def inverted(images):
     """Return 255 - `images`, uint8."""
     return 255 - images
+
+
+def rgb(images):
+    """Return `images` with three channels, equal ones where they were grey."""
+    return np.broadcast_to(images, (*images.shape[:-1], 3))
 
 
 def dilated(images):
@@ -138,7 +143,12 @@ def shifted(problem, kind, backgrounds=None):
     if kind == "shuffled":
         return _shuffled(problem)
     if kind in PLAIN:
-        act = {"dilated": dilated, "inverted": inverted, "rotated": rotated}
+        act = {
+            "dilated": dilated,
+            "inverted": inverted,
+            "rgb": rgb,
+            "rotated": rotated,
+        }
         acts = [lambda images, chunk: act[kind](images)] * 3
         origin = f"{problem.origin}, {kind}"
     else:
