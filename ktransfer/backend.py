@@ -17,6 +17,7 @@ with tempfile.TemporaryDirectory(prefix="ktransfer-keras-") as _home:
     os.environ["KERAS_HOME"] = _home
     import keras
     import tensorflow as tf
+    from tensorflow.python.framework import ops as tf_ops
 
     if _old_home is None:
         del os.environ["KERAS_HOME"]
@@ -56,6 +57,18 @@ def start():
     # Every fit is a program of its own, which TensorFlow warns of.
     tf.get_logger().setLevel("ERROR")
     tf.zeros(()).numpy()
+
+
+def forget_traces():
+    """Let go of the graphs of trainings that are over.
+
+    Whenever a training is traced, TensorFlow registers a gradient under a name
+    of its own and keeps it for the life of the process, and with it the whole
+    graph: several megabytes a training. Nothing public takes it back.
+    """
+    registered = tf_ops.gradient_registry._registry
+    for name in [n for n in registered if n.startswith("CustomGradient-")]:
+        del registered[name]
 
 
 def check_settings():

@@ -228,6 +228,7 @@ def _record(results, run):
         ) from error
     except Exception as error:
         record |= {"status": "failed", "reason": _one_line(error)}
+    backend.forget_traces()
     # Without a collection of all garbage, which takes as long as a small run.
     keras.utils.clear_session(free_memory=False)
     return record

@@ -2,6 +2,7 @@
 
 import concurrent.futures
 import contextlib
+import gc
 import json
 import os
 import signal
@@ -90,6 +91,19 @@ def test_order_and_processes_leave_no_trace(tmp_path):
     finally:
         execute.stop(pool)
     assert bytes_of(tmp_path / "here") == bytes_of(tmp_path / "there")
+
+
+def test_no_graph_of_a_run_stays(tmp_path):
+    from tensorflow.python.framework.func_graph import FuncGraph
+
+    def graphs():
+        gc.collect()
+        return sum(isinstance(x, FuncGraph) for x in gc.get_objects())
+
+    before = graphs()
+    for run in sourced("fine_tuning", seeds=(0, 1)):
+        assert execute.carry_out(tmp_path, run)["status"] == "ok"
+    assert graphs() <= before
 
 
 def test_a_worker_has_one_thread_for_numpy_too():
