@@ -17,7 +17,6 @@ with tempfile.TemporaryDirectory(prefix="ktransfer-keras-") as _home:
     os.environ["KERAS_HOME"] = _home
     import keras
     import tensorflow as tf
-    from tensorflow.python.framework import ops as tf_ops
 
     if _old_home is None:
         del os.environ["KERAS_HOME"]
@@ -66,7 +65,9 @@ def forget_traces():
     of its own and keeps it for the life of the process, and with it the whole
     graph: several megabytes a training. Nothing public takes it back.
     """
-    registered = tf_ops.gradient_registry._registry
+    from tensorflow.python.framework import ops
+
+    registered = ops.gradient_registry._registry
     for name in [n for n in registered if n.startswith("CustomGradient-")]:
         del registered[name]
 

@@ -337,13 +337,22 @@ def _report(options):
         _fill(
             Path(options.into),
             name,
-            result_block(name, records, options.results),
+            result_block(
+                name,
+                records,
+                options.results,
+                getattr(loaded.script, "HEADLINE", None),
+            ),
         )
 
 
-def result_block(name, records, results="results"):
-    """Return the table and the figures of an experiment as Markdown."""
-    table = report.to_terminal(report.table(records), width=90)
+def result_block(name, records, results="results", methods=None):
+    """Return the table and the figures of an experiment as Markdown.
+
+    `methods` are those that the table shows; None shows all.
+    """
+    rows = report.table(records)
+    table = report.to_terminal(rows, width=90, methods=methods)
     folder = Path(results) / name
     figures = sorted(path.name for path in folder.glob("*.png"))
     images = [f"![{f[:-4]}]({folder.as_posix()}/{f})" for f in figures]

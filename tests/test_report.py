@@ -283,3 +283,13 @@ def test_write(tmp_path):
         report.write(tmp_path, records, {"../evil": None})
     assert caught.value.name == "E_ARGUMENT"
     assert not (tmp_path / "summary.md").exists()
+
+
+def test_a_short_table_says_what_it_leaves_out():
+    rows = report.table(headline())
+    whole = report.to_terminal(rows)
+    short = report.to_terminal(rows, methods=("scratch", "fine_tuning"))
+    assert "frozen_features" in whole and "frozen_features" not in short
+    assert short.count("... and 4 more") == 3
+    # The sentences below are about all of them.
+    assert whole.splitlines()[-1] == short.splitlines()[-1]

@@ -129,10 +129,12 @@ def _csv_cell(value):
     return str(value)
 
 
-def to_terminal(rows, width=80):
+def to_terminal(rows, width=80, methods=None):
     """Return the rows as plain text no wider than `width`, at least 72.
 
-    Controls carry a star; verdicts are shown from 96 columns on.
+    Controls carry a star; verdicts are shown from 96 columns on. With
+    `methods` the tables show these alone and say how many others there are;
+    every sentence is still about all rows.
     """
     width = max(width, 72)
     lines = []
@@ -141,10 +143,16 @@ def to_terminal(rows, width=80):
     for sentence in sentences.headline(rows):
         lines += _wrap(sentence, width)
     for title, members in sentences.groups(rows):
+        shown = [r for r in members if not methods or r["method"] in methods]
         lines += ["", *_wrap(title, width)]
-        lines += _terminal_table(members, width)
+        lines += _terminal_table(shown, width)
+        if others := len(members) - len(shown):
+            lines += [f"... and {others} more"]
     excluded = sentences.inapplicable(rows)
-    if excluded:
+    if excluded and methods:
+        names = ", ".join(excluded)
+        lines += ["", *_wrap(f"not applicable here: {names}", width)]
+    elif excluded:
         lines += ["", "not applicable here"]
         for arm, reason in excluded.items():
             lines += _wrap(f"{arm}: {reason}", width, "  ")
