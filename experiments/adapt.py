@@ -34,7 +34,7 @@ class Size(NamedTuple):
 
 NORMAL = Size(
     experiment="adapt",
-    source="mnist",
+    source="mnist_rgb",
     targets=("mnist_over_cifar10", "digits_8x8"),
     steps=1500,
     seeds=5,
@@ -43,7 +43,7 @@ NORMAL = Size(
 )
 QUICK = Size(
     experiment="adapt_quick",
-    source="digits",
+    source="digits_rgb",
     targets=("digits_over_letters", "digits_dilated"),
     steps=60,
     seeds=3,

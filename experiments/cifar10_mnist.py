@@ -14,9 +14,9 @@ a source, feature extraction and fine-tuning are crossed with both source
 seeds; every other method takes source seed 0 on even and 1 on odd seeds.
 
 At 10 labels per class every method runs, at 100 and all labels those of
-`EVERYWHERE`, at least one a family, the cheap ones first. Where labels are few,
-training from scratch is also given `LONGER` times the steps, so that no gain is
-only a head start.
+`EVERYWHERE`, at least one a family that applies, the cheap ones first. Where
+labels are few, training from scratch is also given `LONGER` times the steps, so
+that no gain is only a head start.
 
     make cifar10-mnist
 """
@@ -37,6 +37,7 @@ EVERYWHERE = (
     "scratch",
     "feature_extraction",
     "fine_tuning",
+    "gradual_unfreezing",
     "deep_transfer_network",
     "concatenation",
     "distillation",

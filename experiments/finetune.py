@@ -59,11 +59,11 @@ QUICK = NORMAL._replace(
     num_rates=2,
 )
 RATES = (1e-3, 3e-4, 1e-4, 3e-3, 1e-2, 3e-5)
-# Strengths around each one's own default, and only two or three rates.
+# With a strength to choose, fewer rates, so that all have as many trials.
 STRENGTHS = {
-    "l2_sp": ("strength", (1e-3, 1e-2, 1e-1)),
+    "l2_sp": ("strength", (1e-2, 1e-1, 1.0)),
     "batch_spectral_shrinkage": ("strength", (1e-4, 1e-3, 1e-2)),
-    "co_tuning": ("strength", (0.3, 1.0, 2.3)),
+    "co_tuning": ("strength", (0.5, 2.3, 10.0)),
 }
 ARMS = (
     "scratch",
@@ -143,8 +143,8 @@ def figures(records, mix=False):
             mix=mix,
             baseline="fine_tuning",
             title=f"Fine-tuning recipes on {origin}",
-            subtitle=f"{labels} labels per class; six trials an arm, tuned on "
-            "held-out labelled images of other seeds",
+            subtitle=f"{labels} labels per class; every arm tuned by the same "
+            "number of trials, on held-out labelled images of other seeds",
             labels_per_class=labels,
         )
         for labels in budgets

@@ -4,11 +4,13 @@ Papers: LEEP (Nguyen et al. 2020, arXiv:2002.12462); Kornblith et al. 2019,
 arXiv:1805.08974; and those of the scores in `transferability`.
 
 Protocol, (a): one source, the article's network on one half of the CIFAR-10
-classes, and 100 targets of three classes and 20 labels per class, random ones
-of the other half and of MNIST; the scores of the source, read from the labelled
-images alone, beside the accuracy of a linear head trained on its features, and
-of fine-tuning on 20 of the targets. (b): 13 checkpoints that differ in
-training, width, dropout, labels and data, and one target.
+classes, and 100 targets of three classes and 20 labels per class: 50 random
+triples of MNIST, and the ten triples of the other half five times with other
+images. The scores of the source, read from the labelled images alone, beside
+the accuracy of a linear head trained on its features, and of fine-tuning on 20
+of the targets. At equal numbers of classes and images -log K and -H(Y) are
+constants. (b): 13 checkpoints that differ in training, width, dropout, labels
+and data, on one target, and what trusting each score for one of them costs.
 
     make predict-transfer          on CIFAR-10 and MNIST
     make predict-transfer QUICK=1  on the embedded letters and digits
@@ -46,7 +48,7 @@ NORMAL = Size(
     experiment="predict_transfer",
     source="cifar10_0to4",
     shuffled="cifar10_0to4_shuffled",
-    other="mnist",
+    other="mnist_rgb",
     pools=(("cifar10", (5, 6, 7, 8, 9)), ("mnist", tuple(range(10)))),
     targets_a_pool=50,
     num_tuned=20,
@@ -60,7 +62,7 @@ QUICK = NORMAL._replace(
     experiment="predict_transfer_quick",
     source="letters_0to4",
     shuffled="letters_0to4_shuffled",
-    other="digits",
+    other="digits_rgb",
     pools=(("letters", (5, 6, 7, 8, 9)), ("digits", tuple(range(10)))),
     targets_a_pool=5,
     num_tuned=2,
@@ -112,7 +114,7 @@ def _checkpoints(size):
             size,
             target,
             seed,
-            **{"source_steps": longest, "scores": (), **variant},
+            **{"source_steps": longest, **variant},
         )
         for variant in variants
         for seed in (1000, 1001)
@@ -139,60 +141,94 @@ def _run(size, target, seed, method="linear_probe", **fields):
 
 
 def figures(records, mix=False):
-    """Return the figures of `records`, name -> figure."""
-    records = [r for r in records if r["status"] == "ok"]
+    """Return the figures of `records`, name -> figure.
+
+    A run that diverged counts with accuracy 0; it has scores all the same
+    only where its own training did not.
+    """
+    arms.require_comparable(records, mix)
+    records = arms.measured(arms.ordered(records))
     scored = [r for r in records if "score_values" in r]
-    found = {name: _scores(scored, name) for name in SCORES[:-1]}
-    checkpoints = [r for r in records if r["seed"] >= 1000]
+    targets = [r for r in scored if r["seed"] < 1000]
+    tuned = [r for r in records if r["method"] == "fine_tuning"]
+    found = {name: _scores(targets, tuned, name) for name in SCORES[:-1]}
+    checkpoints = [r for r in scored if r["seed"] >= 1000]
     return {**found, "checkpoints": _checkpoint_figure(checkpoints)}
 
 
-def _scores(records, name):
-    by_pool = {}
-    for record in records:
-        pool = record["target_origin"].partition(",")[0]
-        by_pool.setdefault(pool, []).append(record)
-    clouds = [
-        Cloud(
-            pool,
-            pool,
-            ("feature", "parameter")[place % 2],
-            [r["score_values"][name] for r in members],
-            [100 * r["test_accuracy"] for r in members],
-        )
-        for place, (pool, members) in enumerate(sorted(by_pool.items()))
-    ]
-    rho = statistics.spearman(
-        [r["score_values"][name] for r in records],
-        [r["test_accuracy"] for r in records],
-    )
+def _scores(records, tuned, name):
+    values = {_task(r): r["score_values"][name] for r in records}
+    clouds, remarks = [], []
+    for method, family, members in (
+        ("linear head", "feature", records),
+        ("fine-tuning", "parameter", tuned),
+    ):
+        by_pool = {}
+        for record in members:
+            if _task(record) in values:
+                pool = record["target_origin"].partition(",")[0]
+                by_pool.setdefault(pool, []).append(record)
+        for pool, rows in sorted(by_pool.items()):
+            xs = [values[_task(r)] for r in rows]
+            ys = [100 * arms.accuracy(r) for r in rows]
+            label = f"{method}, {pool}"
+            clouds.append(Cloud(label, label, family, xs, ys))
+            rho = statistics.spearman(xs, ys)
+            remarks.append(f"{label} {rho:.2f} ({len(rows)})")
     return plots.plane(
         clouds,
         mean=False,
-        title=f"{name} of the source against the accuracy of a linear head",
-        subtitle=f"{len(records)} targets of {NUM_CLASSES} classes; "
-        f"Spearman's rho {rho:.2f}",
+        title=f"{name} of the source against what training reaches",
+        subtitle=f"targets of {NUM_CLASSES} classes; Spearman's rho (targets): "
+        + ", ".join(remarks),
         x_label=name,
-        y_label="accuracy of a linear head (%)",
+        y_label="test accuracy on the target (%)",
     )
+
+
+def _task(record):
+    return record["target"], record["seed"]
 
 
 def _checkpoint_figure(records):
-    clouds = []
-    for label, members in arms.arms(records).items():
-        clouds.append(
-            Cloud(
-                label.replace("linear_probe", "").strip(" ()") or "usual",
-                label,
-                "feature",
-                [100 * r["source_test_accuracies"][0] for r in members],
-                [100 * r["test_accuracy"] for r in members],
-            )
+    groups = arms.arms(records)
+    clouds = [
+        Cloud(
+            label.replace("linear_probe", "").strip(" ()") or "usual",
+            label,
+            "feature",
+            [100 * r["source_test_accuracies"][0] for r in members],
+            [100 * arms.accuracy(r) for r in members],
         )
+        for label, members in groups.items()
+    ]
+    regrets = [
+        f"{name} {regret:.1f}" for name, regret in _regrets(groups).items()
+    ]
     return plots.plane(
         clouds,
         title="Accuracy of the checkpoint at home and of a linear head on it",
-        subtitle="one dot a seed of the target, means marked",
+        subtitle="one dot a seed of the target, means marked; accuracy lost by "
+        "trusting a score, pp: " + ", ".join(regrets),
         x_label="accuracy of the source on its own test images (%)",
         y_label="accuracy of a linear head on the target (%)",
     )
+
+
+def _regrets(groups):
+    """Return score -> accuracy of the best checkpoint minus the chosen one."""
+    reached = {
+        label: 100 * np.mean([arms.accuracy(r) for r in members])
+        for label, members in groups.items()
+    }
+
+    def mean(label, name):
+        if name == "source_accuracy":
+            return groups[label][0]["source_test_accuracies"][0]
+        return np.mean([r["score_values"][name] for r in groups[label]])
+
+    return {
+        name: max(reached.values())
+        - reached[max(groups, key=lambda label, name=name: mean(label, name))]
+        for name in ("source_accuracy", *SCORES[:-1])
+    }

@@ -91,6 +91,7 @@ def runs(size, chosen):
     best = chosen[size.target]
     rate = {method: best[method]["learning_rate"] for method in TUNED}
     seeds = range(size.seeds)
+    majority = [_run(size, "majority", seed) for seed in seeds]
     arms_ = [
         _run(size, method, seed, learning_rate=rate[method])
         for method in TUNED
@@ -118,12 +119,13 @@ def runs(size, chosen):
         for run in arms_
         if run.method not in ("scratch", "random_features")
     ]
-    return arms_ + every_rate + path + control
+    return majority + arms_ + every_rate + path + control
 
 
 def _run(size, method, seed, **hyperparameters):
     sources = methods.sources_for(method, size.source, size.source)
-    hyperparameters["schedule"] = "cosine"
+    if hyperparameters:
+        hyperparameters["schedule"] = "cosine"
     return Run(
         experiment=size.experiment,
         method=method,
@@ -145,28 +147,43 @@ def figures(records, mix=False):
     longest = max(r["source_steps"] or 0 for r in records)
     whole = [r for r in records if r["source_steps"] in (None, longest)]
     short = [r for r in records if r["source_steps"] not in (None, longest)]
-    return {"plane": _plane(whole, ""), "control": _plane(short, "control: ")}
+    return {
+        "plane": _plane(whole, "plain digits against digits in other looks"),
+        "control": _plane(short, "control: a source of one epoch"),
+    }
 
 
-def _plane(records, word):
+def _plane(records, title):
+    """Draw accuracy in distribution against out of it; diverged runs at 0."""
     clouds = []
-    for label, members in arms.arms(arms.measured(records)).items():
-        shifted = [100 * _shifted(record) for record in members]
-        plain = [100 * record["test_accuracy"] for record in members]
+    groups = arms.arms(arms.measured(arms.ordered(records)))
+    for label, members in sorted(groups.items(), key=_place):
         method, family = members[0]["method"], members[0]["family"]
+        plain = [100 * arms.accuracy(record) for record in members]
+        shifted = [100 * _shifted(record) for record in members]
         path = method if method in ("wise_ft", "fine_tuning") else ""
-        short = label.replace(", schedule=cosine", "")
-        cloud = Cloud(short, method, family, plain, shifted, path)
-        clouds.append(cloud)
+        clouds.append(Cloud(label, method, family, plain, shifted, path))
     steps = max(record["source_steps"] or 0 for record in records)
     return plots.plane(
         clouds,
-        title=f"{word}plain digits against digits in other looks".capitalize(),
+        title=title.capitalize(),
         subtitle=f"source of {steps:,} steps; every seed a dot, means marked",
         x_label="accuracy on plain digits, in distribution (%)",
         y_label="accuracy in the looks of pretraining, OOD (%)",
     )
 
 
+def _place(item):
+    """Sort key of an arm: paths go by their rate or share."""
+    settings = item[1][0]["hyperparameters"]
+    return (
+        item[1][0]["method"],
+        settings.get("learning_rate", 0),
+        settings.get("alpha", 0),
+    )
+
+
 def _shifted(record):
+    if arms.diverged(record):
+        return 0.0
     return next(iter(record["also_accuracies"].values()))

@@ -64,12 +64,12 @@ def dropout_convnet(input_shape=(32, 32, 3), *, seed=0):
 
 
 def lenet(input_shape=(28, 28, 3), *, seed=0):
-    """Return a LeNet-like network with BatchNorm, 4 million.
+    """Return a LeNet-like network with BatchNorm, 4 million multiply-adds.
 
     Two 5x5 convolutions of 32 and 48 filters, each normalised and pooled, and
-    a Dense layer of 100 units, `features`.
-    Source: the layers of Ganin and Lempitsky 2015, arXiv:1409.7495, for MNIST,
-    with the normalisation of Ioffe and Szegedy 2015, arXiv:1502.03167.
+    a Dense layer of 100 units, `features`; the sizes are ours.
+    Source: LeCun et al. 1998, with the normalisation of Ioffe and Szegedy
+    2015, arXiv:1502.03167.
     """
     inputs, x = _input(input_shape)
     for block, filters in enumerate((32, 48), start=1):

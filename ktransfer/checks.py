@@ -51,7 +51,8 @@ CHOICES = {
     "optimizer": ("adam", "sgd"),
     "schedule": ("constant", "cosine", "annealed"),
 }
-_NAMES_LAYERS = {"layer", "hint_block", "block", "blocks"}
+SCORES = ("leep", "nce", "logme", "h_score", "transrate", "class_balance")
+_NAMES_LAYERS = {"targets", "layer", "hint_block", "block", "blocks"}
 
 
 def layer_names(backbone):
@@ -78,6 +79,9 @@ def check_run(run):
         raise unknown("evaluation", run.evaluation, EVALUATIONS)
     for name in run.also:
         data.check_name(name)
+    for name in run.scores:
+        if name not in SCORES:
+            raise unknown("score", name, SCORES)
     _check_whole("seed", run.seed, 0)
     if run.labels_per_class is not None:
         _check_whole("labels_per_class", run.labels_per_class, 1)
@@ -102,7 +106,9 @@ def check_data(planned):
     """
     for target, labels in {(r.target, r.labels_per_class) for r in planned}:
         data.load(target, labels)
-    for task in {t for r in planned for t in (r.target, *_tasks(r.sources))}:
+    for task in {
+        t for r in planned for t in (r.target, *_tasks(r.sources), *r.also)
+    }:
         data.digest(task)
 
 

@@ -282,15 +282,15 @@ def _measure(run, task, sources):
 
 def _evaluated(run, model, task, held):
     """Measure the model; the test split stays closed to a trial that tunes."""
-    from ktransfer import measures
+    from ktransfer import measures, stages
 
     if run.evaluation == "test":
         return evaluate(model, run.target)
     if run.evaluation == "validation":
         value = measures.accuracy(model, held)
         return {"status": "ok", "validation_accuracy": value}
-    images = task.train.x if task.unlabelled is None else task.unlabelled
-    return {"status": "ok", "information": measures.information(model, images)}
+    value = measures.information(model, stages.without_labels(task))
+    return {"status": "ok", "information": value}
 
 
 def _beside(run, task, sources, model):

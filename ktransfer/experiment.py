@@ -91,12 +91,16 @@ def choose(tuning, results):
         target -> method -> dictionary with `hyperparameters`, `score`,
         `num_trials` and `num_labels`, the labelled images that tuning read.
     """
-    records = {runs.from_fields(r): r for r in runs.collect(results, tuning)}
+    records = {
+        runs.from_fields(record): record
+        for record in runs.collect(results, tuning)
+        if record["status"] != "failed" and not record["stale"]
+    }
     if absent := [run for run in tuning if run not in records]:
         raise KTransferError(
             "E_RECORD",
-            f"{len(absent)} of {len(tuning)} trials have no record; run the "
-            "experiment first.",
+            f"{len(absent)} of {len(tuning)} trials have no record that holds; "
+            "run the experiment first.",
         )
     groups = defaultdict(list)
     for run in tuning:
@@ -124,7 +128,10 @@ def _best(members, records):
 
 
 def _score(record):
-    """Return what a trial is chosen by; one that diverged has the worst."""
+    """Return what a trial is chosen by; one that diverged has the worst.
+
+    A method that does not apply has nothing to choose, and says so again.
+    """
     if record["status"] != "ok":
         return 0.0
     kinds = ("validation_accuracy", "information")

@@ -3,6 +3,7 @@
 import numpy as np
 
 from ktransfer import transferability
+from ktransfer.errors import Diverged
 from ktransfer.surgery import adapt_input, copy_backbone
 from ktransfer.training import predict
 
@@ -11,9 +12,19 @@ def accuracy(model, split):
     """Return the share of images of `split` that `model` gets right.
 
     Images of another shape reach it through `adapt_input`.
+
+    Raises:
+        Diverged: a logit is not finite.
     """
     model = adapt_input(model, split.x.shape[1:])
-    return float(np.mean(predict(model, split.x).argmax(axis=-1) == split.y))
+    logits = _finite(predict(model, split.x))
+    return float(np.mean(logits.argmax(axis=-1) == split.y))
+
+
+def _finite(logits):
+    if not np.isfinite(logits).all():
+        raise Diverged("logits are not finite")
+    return logits
 
 
 def information(model, images):
@@ -26,8 +37,11 @@ def information(model, images):
     Args:
         model: raw images -> logits.
         images: `(n, height, width, channels)` uint8.
+
+    Raises:
+        Diverged: a logit is not finite.
     """
-    p = _probabilities(predict(model, images))
+    p = _probabilities(_finite(predict(model, images)))
     return float(_entropy(p.mean(axis=0)) - _entropy(p).mean())
 
 

@@ -116,7 +116,12 @@ def from_fields(fields):
         for name, value in fields.items()
         if name in Run._fields
     }
-    values["hyperparameters"] = tuple(sorted(fields["hyperparameters"].items()))
+    # JSON has no tuples, and a run is looked up by its hash.
+    pairs = {
+        name: tuple(value) if isinstance(value, list) else value
+        for name, value in fields["hyperparameters"].items()
+    }
+    values["hyperparameters"] = tuple(sorted(pairs.items()))
     return Run(**values)
 
 
@@ -145,13 +150,27 @@ def fingerprint(run):
             (method, "transfer"),
             (_PACKAGE / "execute.py", "evaluate"),
             (_PACKAGE / "data" / "subsets.py", "subset"),
+            *_measured_by(run),
         ),
-        "data": data.digest(run.target),
+        "data": "+".join(data.digest(x) for x in (run.target, *run.also)),
         "run": as_fields(run._replace(experiment="")),
         "sources": [source_fingerprint(p) for p in pretrainings(run)],
         "switches": fingerprints.switches(),
     }
     return files.sha256(canonical(parts).encode())
+
+
+def _measured_by(run):
+    """Return where the code begins that only some runs are measured by."""
+    measures = _PACKAGE / "measures.py"
+    if run.evaluation == "validation":
+        yield _PACKAGE / "data" / "subsets.py", "validation_split"
+    if run.evaluation == "validation" or run.also:
+        yield measures, "accuracy"
+    if run.evaluation == "information":
+        yield measures, "information"
+    if run.scores:
+        yield measures, "scores"
 
 
 @functools.cache

@@ -2,9 +2,11 @@
 
 import json
 
+import numpy as np
 import pytest
+import synthetic
 
-from ktransfer import checks, experiment, runs
+from ktransfer import checks, experiment, methods, runs
 from ktransfer.errors import KTransferError
 from ktransfer.runs import Run
 
@@ -38,7 +40,7 @@ def record(results, run, status="ok", **fields):
         {
             **runs.as_fields(run),
             "status": status,
-            "fingerprint": "0" * 64,
+            "fingerprint": runs.fingerprint(run),
             "num_labels": 50,
             "test_accuracy": None,
             **fields,
@@ -55,11 +57,7 @@ def test_every_script_plans_runs_that_can_be_carried_out(name, quick):
         assert quick and error.name == "E_ARGUMENT"
         return
     tuning = experiment.trials(loaded)
-    chosen = {}
-    for run in tuning:
-        best = chosen.setdefault(run.target, {})
-        best.setdefault(run.method, dict(run.hyperparameters))
-    planned = loaded.script.runs(*loaded.size, *([chosen] if tuning else []))
+    planned = planned_of(loaded)
     assert planned and len(set(planned)) == len(planned)
     assert all(run.evaluation == "test" for run in planned)
     assert all(run.evaluation != "test" for run in tuning)
@@ -74,6 +72,52 @@ def test_every_script_plans_runs_that_can_be_carried_out(name, quick):
         except KTransferError as error:
             assert error.name == "E_UNKNOWN" and not quick
             assert "data set" in error.message
+
+
+def planned_of(loaded):
+    tuning = experiment.trials(loaded)
+    chosen = {}
+    for run in tuning:
+        best = chosen.setdefault(run.target, {})
+        best.setdefault(run.method, dict(run.hyperparameters))
+    return loaded.script.runs(*loaded.size, *([chosen] if tuning else []))
+
+
+def drawn(run, rng):
+    """Return a synthetic record of `run`, of any accuracy."""
+    asked = {}
+    if run.also:
+        asked["also_accuracies"] = {name: rng.uniform() for name in run.also}
+    if run.scores:
+        asked["score_values"] = {name: rng.normal() for name in run.scores}
+    return synthetic.record(
+        **runs.as_fields(run),
+        **asked,
+        family=methods.describe(run.method).family,
+        test_accuracy=float(rng.uniform(0.3, 0.9)),
+        target_origin=run.target,
+        source_origins=list(run.sources),
+        source_test_accuracies=[0.7] * len(run.sources),
+    )
+
+
+@pytest.mark.parametrize("name", experiment.names())
+@pytest.mark.parametrize("diverged", [False, True])
+def test_every_script_draws_its_records(name, diverged):
+    """A diverged run has no measurement; it is drawn, or counts as 0."""
+    try:
+        loaded = experiment.load(name, quick=True)
+    except KTransferError:
+        loaded = experiment.load(name)
+    rng = np.random.default_rng(0)
+    records = [drawn(run, rng) for run in planned_of(loaded)]
+    if diverged:
+        for record in records[-1], records[len(records) // 2]:
+            record.update(status="diverged", test_accuracy=None)
+            record.pop("also_accuracies", None)
+            record.pop("score_values", None)
+    figures = loaded.script.figures(records)
+    assert figures and all(figure.axes for figure in figures.values())
 
 
 def test_the_best_mean_over_tuning_seeds_is_chosen(tmp_path):
@@ -105,6 +149,17 @@ def test_a_choice_without_labels_counts_none(tmp_path):
     best = experiment.choose(tuning, tmp_path)["digits"]["fine_tuning"]
     assert best["hyperparameters"] == {"learning_rate": 1e-3}
     assert best["num_labels"] == 0
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [{"status": "failed"}, {"fingerprint": "0" * 64}],
+)
+def test_a_failed_or_older_trial_chooses_nothing(tmp_path, fields):
+    tuning = trials(1e-2)
+    record(tmp_path, tuning[0], **{"validation_accuracy": 0.5, **fields})
+    with pytest.raises(KTransferError, match="1 of 1 trials"):
+        experiment.choose(tuning, tmp_path)
 
 
 def test_a_choice_waits_for_all_trials(tmp_path):

@@ -6,6 +6,8 @@ from conftest import small_source, small_task
 from test_execute import Here, sourced
 
 from ktransfer import data, execute, measures, runs, transferability
+from ktransfer.errors import Diverged
+from ktransfer.surgery import cut
 from ktransfer.training import predict
 
 
@@ -26,6 +28,17 @@ def test_information_is_that_of_certain_and_varied_answers(monkeypatch):
     assert measures.information(None, None) == pytest.approx(0, abs=1e-12)
 
 
+def test_logits_that_are_not_finite_are_a_divergence(monkeypatch, world):
+    target, _ = world
+    x = np.full((36, 3), np.nan, "float32")
+    monkeypatch.setattr(measures, "predict", lambda model, images: x)
+    monkeypatch.setattr(measures, "adapt_input", lambda model, shape: model)
+    with pytest.raises(Diverged):
+        measures.accuracy(None, target.train)
+    with pytest.raises(Diverged):
+        measures.information(None, target.train.x)
+
+
 def test_scores_are_those_of_the_source_on_the_labelled_images(world):
     target, source = world
     names = ("leep", "nce", "logme", "h_score", "transrate", "class_balance")
@@ -37,6 +50,12 @@ def test_scores_are_those_of_the_source_on_the_labelled_images(world):
     p = np.exp(logits) / np.exp(logits).sum(-1, keepdims=True)
     expected = transferability.leep(p, target.train.y)
     assert found["leep"] == pytest.approx(expected, abs=1e-6)
+    expected = transferability.nce(p.argmax(axis=1), target.train.y)
+    assert found["nce"] == pytest.approx(expected, abs=1e-6)
+    features = predict(cut(source.model, "features"), x)
+    for name in ("logme", "h_score", "transrate"):
+        expected = getattr(transferability, name)(features, target.train.y)
+        assert found[name] == pytest.approx(expected, rel=1e-4)
 
 
 def test_a_trial_keeps_the_test_split_closed(tmp_path, monkeypatch):

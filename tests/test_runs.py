@@ -43,6 +43,10 @@ def test_path_and_fields_lead_back_to_the_run(tmp_path):
         "trial/records/letters-digits/fine_tuning.jsonl"
     )
     assert runs.from_fields(json.loads(json.dumps(runs.as_fields(RUN)))) == RUN
+    several = RUN._replace(hyperparameters=(("block", ("block1", "block2")),))
+    fields = json.loads(json.dumps(runs.as_fields(several)))
+    assert runs.from_fields(fields) == several
+    assert len({several, runs.from_fields(fields)}) == 1
     two = RUN._replace(sources=("letters", "digits_after_letters"))
     assert "letters+digits_after_letters-digits" in str(
         runs.record_path(tmp_path, two)
@@ -172,3 +176,27 @@ def test_collect_marks_stale_records(tmp_path):
     runs.write(tmp_path, record(other, fingerprint=runs.fingerprint(other)))
     found = runs.collect(tmp_path, [RUN, other, RUN._replace(seed=10)])
     assert [(r["seed"], r["stale"]) for r in found] == [(2, True), (9, False)]
+
+
+@pytest.mark.parametrize(
+    ("change", "module", "name"),
+    [
+        ({"evaluation": "validation"}, "data/subsets.py", "validation_split"),
+        ({"evaluation": "validation"}, "measures.py", "accuracy"),
+        ({"evaluation": "information"}, "measures.py", "information"),
+        ({"also": ("digits_inverted",)}, "measures.py", "accuracy"),
+        ({"scores": ("leep",)}, "measures.py", "scores"),
+    ],
+)
+def test_what_measures_a_run_is_in_its_fingerprint(
+    monkeypatch, change, module, name
+):
+    starts = []
+    code = runs.fingerprints.code
+    monkeypatch.setattr(
+        runs.fingerprints, "code", lambda *s: starts.extend(s) or code(*s)
+    )
+    plain = runs.fingerprint(RUN)
+    assert not any(path.name == "measures.py" for path, _ in starts)
+    assert runs.fingerprint(RUN._replace(**change)) != plain
+    assert (runs._PACKAGE / module, name) in starts

@@ -158,3 +158,18 @@ def test_without_scikit_learn_the_small_digits_say_so(monkeypatch):
     with pytest.raises(KTransferError) as caught:
         digits_8x8.load()
     assert caught.value.name == "E_MISSING_PACKAGE"
+
+
+@pytest.mark.parametrize(
+    ("name", "digest"),
+    [
+        ("digits_dilated", "95742545e9824206"),
+        ("digits_inverted", "a0d4bfec7419a675"),
+        ("digits_over_letters", "7d583fda33b6c2d6"),
+        ("digits_rotated", "ac23371ca958df54"),
+        ("digits_shuffled", "2fc81391e19b5ea1"),
+        ("digits_varied_over_letters", "805fe66af0001fdb"),
+    ],
+)
+def test_a_name_means_the_same_images_everywhere(name, digest):
+    assert data.digest(name).startswith(digest)

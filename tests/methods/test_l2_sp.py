@@ -10,6 +10,7 @@ from ktransfer.losses import cross_entropy
 from ktransfer.methods.finetuning import l2_sp
 from ktransfer.methods.finetuning.l2_sp import transfer
 from ktransfer.methods.parameter import fine_tuning
+from ktransfer.similarity import weight_distance
 from ktransfer.surgery import cut
 
 
@@ -111,23 +112,24 @@ def test_the_pull_is_strength_times_the_way_back(world, handed):
 def test_the_distance_falls_with_strength_down_to_nothing():
     target, (source,) = worlds(1)[0]
     options = {"optimizer": keras.optimizers.SGD, "batch_size": 16}
-    free, pulled, held = (
-        distance(
+    models = [
+        transfer(
             target,
             source,
-            transfer(
-                target,
-                source,
-                steps=8,
-                seed=0,
-                strength=strength,
-                # A rate of 0.9 / strength: above 1 it would diverge.
-                learning_rate=rate,
-                **options,
-            ),
+            steps=8,
+            seed=0,
+            strength=strength,
+            # A rate of 0.9 / strength: above 1 it would diverge.
+            learning_rate=rate,
+            **options,
         )
         for strength, rate in ((0, 0.05), (10, 0.05), (1e5, 9e-6))
-    )
+    ]
+    free, pulled, held = (distance(target, source, m) for m in models)
+    moved = [
+        sum(weight_distance(model, source.model).values()) for model in models
+    ]
+    assert moved == sorted(moved, reverse=True) and moved[0] > 2 * moved[2]
     assert free > pulled > held
     assert pulled < free / 2
     assert held < 1e-4
