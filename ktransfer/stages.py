@@ -307,9 +307,8 @@ def require_same_classes(target, source):
     """Refuse, with `NotApplicable`, a source of other classes."""
     if not answers(source, target):
         raise NotApplicable(
-            f"the source knows the classes {source.task.labels} of "
-            f"{source.task.name}, the target has {target.labels} of "
-            f"{target.name}; expected the same."
+            "needs a source of the target's own classes, see `make adapt`; "
+            f"the source is {source.task.name}, the target {target.name}."
         )
 
 
