@@ -109,7 +109,7 @@ def test_no_graph_of_a_run_stays(tmp_path):
 def test_a_worker_has_one_thread_for_numpy_too():
     pool = execute.local_executor(1)
     try:
-        found = pool.submit(os.environ.get, "OPENBLAS_NUM_THREADS").result()
+        found = pool.submit(os.getenv, "OPENBLAS_NUM_THREADS").result()
     finally:
         execute.stop(pool)
     assert found == "1"
