@@ -91,6 +91,7 @@ class _Module:
             if place:
                 self.imports[alias.asname or alias.name] = place
 
+    @functools.cache  # noqa: B019 - as many as there are files, and they stay
     def reach(self, name):
         """Return the text of `name` and the (file, name) that it refers to."""
         if name == "*":
