@@ -154,6 +154,11 @@ def _check_value(name, value, default):
                 "E_ARGUMENT",
                 f"{name} is {value!r}; expected a finite number, not negative.",
             )
+    part = name.endswith("_share") or name == "probability"
+    if part and not 0 <= value <= 1:
+        raise KTransferError(
+            "E_ARGUMENT", f"{name} is {value!r}; expected 0 to 1."
+        )
     if "learning_rate" in name and value is not None:
         positive = isinstance(value, int | float) and value > 0
         if not positive or not math.isfinite(value):

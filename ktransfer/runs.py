@@ -326,7 +326,8 @@ def collect(results, wanted):
 
 def _is_stale(record, run):
     try:
-        return record["fingerprint"] != fingerprint(run)
+        with data.without_network():
+            return record["fingerprint"] != fingerprint(run)
     except KTransferError as error:
         if error.name in ("E_OFFLINE", "E_MISSING_PACKAGE"):
             return False

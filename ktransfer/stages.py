@@ -62,6 +62,30 @@ def probed(target, backbone, *, steps, seed, **training):
     return fitted(target, backbone, steps=steps, seed=seed, **training)
 
 
+def divided(steps, share, *, seed):
+    """Share `steps` out to two stages of one training.
+
+    Args:
+        steps: of both stages.
+        share: of the first, from 0 to 1.
+        seed: of the method, and of its first stage.
+
+    Returns:
+        (steps of the first, steps of the second, seed of the second). The
+        second has epochs of its own: it would see the images of the first
+        once more, in the same order. Alone it has the method's seed.
+
+    Raises:
+        KTransferError: `E_ARGUMENT` if the share is not within 0 and 1.
+    """
+    if not 0 <= share <= 1:
+        raise KTransferError(
+            "E_ARGUMENT", f"the share is {share!r}; expected 0 to 1."
+        )
+    first = int(steps * share)
+    return first, steps - first, stream(seed, "stage", 2) if first else seed
+
+
 def small_network(target, seed, name=None):
     """Return the fresh, untrained default network: images -> logits.
 

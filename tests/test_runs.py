@@ -178,6 +178,16 @@ def test_collect_marks_stale_records(tmp_path):
     assert [(r["seed"], r["stale"]) for r in found] == [(2, True), (9, False)]
 
 
+def test_collect_fetches_nothing(monkeypatch, tmp_path, capsys):
+    monkeypatch.delenv("KTRANSFER_DATA", raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    run = RUN._replace(target="mnist_7_8_9")
+    runs.write(tmp_path, record(run))
+    (found,) = runs.collect(tmp_path, [run])
+    assert not found["stale"]
+    assert capsys.readouterr().err == ""
+
+
 @pytest.mark.parametrize(
     ("change", "module", "name"),
     [

@@ -4,6 +4,7 @@
 evaluation alone. Nothing here imports Keras, and nothing is unpickled.
 """
 
+from ktransfer.data.archives import without_network
 from ktransfer.data.split import Split
 from ktransfer.data.subsets import subset, validation_split
 from ktransfer.data.tasks import (
@@ -27,4 +28,5 @@ __all__ = [
     "subset",
     "test_split",
     "validation_split",
+    "without_network",
 ]

@@ -7,6 +7,8 @@ the data set. `keras.datasets` is not used: it extracts in place at every call,
 and several processes that load at once destroy each other's files.
 """
 
+import contextlib
+import contextvars
 import gzip
 import http.client
 import io
@@ -33,6 +35,7 @@ from ktransfer.errors import KTransferError
 KERAS = "https://storage.googleapis.com/tensorflow/tf-keras-datasets/"
 TORONTO = "https://www.cs.toronto.edu/~kriz/"
 TIMEOUT = 30  # seconds without a byte
+_WITHOUT_NETWORK = contextvars.ContextVar("without_network", default=False)
 
 
 class Archive(NamedTuple):
@@ -53,6 +56,16 @@ class Public(NamedTuple):
     num_classes: int
     archives: tuple[Archive, ...]
     parse: Callable
+
+
+@contextlib.contextmanager
+def without_network():
+    """Refuse to fetch, with `E_OFFLINE`, inside the `with` block."""
+    token = _WITHOUT_NETWORK.set(True)
+    try:
+        yield
+    finally:
+        _WITHOUT_NETWORK.reset(token)
 
 
 def cached(name):
@@ -165,6 +178,10 @@ def _refusal(content, archive):
 
 def _fetch(archive, copy):
     """Return what the address gives, at most one byte above the pinned size."""
+    if _WITHOUT_NETWORK.get():
+        raise KTransferError(
+            "E_OFFLINE", f"{archive.url} is not in the cache ({copy})."
+        )
     print(
         f"fetching {archive.url} ({archive.size / 1e6:.0f} MB)", file=sys.stderr
     )

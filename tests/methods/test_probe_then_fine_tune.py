@@ -3,11 +3,13 @@
 import pytest
 from conftest import worlds
 
-from ktransfer import training
+from ktransfer import stages, training
+from ktransfer.errors import KTransferError
 from ktransfer.methods.feature import linear_probe
 from ktransfer.methods.finetuning import probe_then_fine_tune
 from ktransfer.methods.finetuning.probe_then_fine_tune import transfer
 from ktransfer.methods.parameter import fine_tuning, wise_ft
+from ktransfer.seeds import stream
 from ktransfer.surgery import trainable_count
 
 OPTIONS = {"steps": 4, "seed": 5, "batch_size": 16}
@@ -54,6 +56,24 @@ def test_it_is_the_tuned_end_of_wise_ft(world):
     ours = transfer(*world, **OPTIONS)
     theirs = wise_ft.transfer(*world, alpha=1, **OPTIONS)
     assert bytes_of(ours) == bytes_of(theirs)
+
+
+def test_the_second_stage_has_epochs_of_its_own(world, monkeypatch):
+    seeds = []
+
+    def watched(model, *args, seed, **options):
+        seeds.append(seed)
+
+    monkeypatch.setattr(probe_then_fine_tune, "fit", watched)
+    monkeypatch.setattr(stages, "fit", watched)
+    transfer(*world, **OPTIONS)
+    assert seeds == [5, stream(5, "stage", 2)]
+
+
+@pytest.mark.parametrize("share", [-0.1, 1.1])
+def test_a_share_outside_0_and_1_is_refused(world, share):
+    with pytest.raises(KTransferError, match="expected 0 to 1"):
+        transfer(*world, probe_share=share, **OPTIONS)
 
 
 def test_the_stages_share_the_steps(world):

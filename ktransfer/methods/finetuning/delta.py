@@ -24,7 +24,7 @@ from keras import ops
 from ktransfer.layers import InferenceMode
 from ktransfer.losses import cross_entropy
 from ktransfer.seeds import stream
-from ktransfer.stages import block_chain, probed
+from ktransfer.stages import block_chain, divided, probed
 from ktransfer.surgery import blocks, classifier, copy_backbone, inline
 from ktransfer.training import fit, predict
 
@@ -44,12 +44,12 @@ def transfer(
 ):
     model = classifier(copy_backbone(source.model), target, seed=seed)
     graph = keras.Model(model.input, {"logits": model.output, "maps": []})
-    shares, left = [], steps
+    share = probe_share if strength else 0
+    probing, tuning, later = divided(steps, share, seed=seed)
+    shares = []
     if strength:
-        spent = int(steps * probe_share)
-        left -= spent
         backbone = copy_backbone(source.model)
-        probe = probed(target, backbone, steps=spent, seed=seed, **training)
+        probe = probed(target, backbone, steps=probing, seed=seed, **training)
         shares = _importance(probe, target, seed, num_images, temperature)
         graph = _compared(model, probe, [*blocks(backbone)])
     head = model.get_layer("logits").kernel
@@ -62,7 +62,7 @@ def transfer(
             total = total + head_strength / 2 * ops.sum(ops.square(head))
         return total
 
-    fit(graph, target.train, steps=left, seed=seed, loss=loss, **training)
+    fit(graph, target.train, steps=tuning, seed=later, loss=loss, **training)
     return model
 
 

@@ -10,16 +10,16 @@ Row: M25 (article 003).
 Source: Kumar et al. 2022, LP-FT. https://arxiv.org/abs/2202.10054
 """
 
-from ktransfer.stages import probed
+from ktransfer.stages import divided, probed
 from ktransfer.surgery import copy_backbone, unfreeze
 from ktransfer.training import fit
 
 
 def transfer(target, source, *, steps, seed, probe_share=0.5, **training):
-    probing = int(steps * probe_share)
+    probing, tuning, later = divided(steps, probe_share, seed=seed)
     backbone = copy_backbone(source.model)
     model = probed(target, backbone, steps=probing, seed=seed, **training)
-    if probing < steps:
+    if tuning:
         unfreeze(model)
-        fit(model, target.train, steps=steps - probing, seed=seed, **training)
+        fit(model, target.train, steps=tuning, seed=later, **training)
     return model

@@ -9,7 +9,7 @@ statistics are re-estimated on the target's images.
 Source: Wortsman et al. 2022, WiSE-FT. https://arxiv.org/abs/2109.01903
 """
 
-from ktransfer.stages import merge, probed
+from ktransfer.stages import divided, merge, probed
 from ktransfer.surgery import copy_backbone, unfreeze
 from ktransfer.training import fit
 
@@ -17,7 +17,7 @@ from ktransfer.training import fit
 def transfer(
     target, source, *, steps, seed, alpha=0.5, probe_share=0.5, **training
 ):
-    probing = int(steps * probe_share)
+    probing, tuning, later = divided(steps, probe_share, seed=seed)
     model = probed(
         target,
         copy_backbone(source.model),
@@ -27,7 +27,7 @@ def transfer(
     )
     probe = [variable.numpy() for variable in model.weights]
     unfreeze(model)
-    fit(model, target.train, steps=steps - probing, seed=seed, **training)
+    fit(model, target.train, steps=tuning, seed=later, **training)
     tuned = [variable.numpy() for variable in model.weights]
     merge(target, model, [probe, tuned], [1 - alpha, alpha])
     return model
