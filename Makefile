@@ -4,6 +4,9 @@ JOBS ?= $(shell nproc)
 RESULTS ?= results
 # QUICK=1 runs an experiment at its small size, on the embedded data.
 SIZE := $(if $(QUICK),--quick)
+# PRECISION=mixed_bfloat16 trains in it; its results have a folder of their own.
+PRECISION ?= float32
+OPTIONS := --precision '$(PRECISION)' --results '$(RESULTS)'
 BIN := .venv/bin
 
 EXPERIMENTS := finetune robust-ft adapt predict-transfer
@@ -30,10 +33,10 @@ $(BIN)/.dev: $(BIN)/.core
 	touch $@
 
 quick: $(BIN)/.core ## every method, embedded data, offline
-	$(BIN)/ktransfer run quick --jobs '$(JOBS)' --results '$(RESULTS)'
+	$(BIN)/ktransfer run quick --jobs '$(JOBS)' $(OPTIONS)
 
 cifar10-mnist: $(BIN)/.core ## the headline: CIFAR-10 to MNIST, about two hours
-	$(BIN)/ktransfer run cifar10-mnist --jobs '$(JOBS)' --results '$(RESULTS)'
+	$(BIN)/ktransfer run cifar10-mnist --jobs '$(JOBS)' $(OPTIONS)
 
 finetune: ## which fine-tuning recipe at my label budget?
 robust-ft: ## does fine-tuning destroy what was known of other conditions?
@@ -41,7 +44,7 @@ adapt: ## can unlabelled target images close the gap?
 predict-transfer: ## can I pick the checkpoint without training?
 adapt: $(BIN)/.data
 $(EXPERIMENTS): $(BIN)/.core
-	$(BIN)/ktransfer run $@ $(SIZE) --jobs '$(JOBS)' --results '$(RESULTS)'
+	$(BIN)/ktransfer run $@ $(SIZE) --jobs '$(JOBS)' $(OPTIONS)
 
 list: $(BIN)/.core ## the methods, with the paper of each
 	$(BIN)/ktransfer list methods

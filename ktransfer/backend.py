@@ -9,6 +9,7 @@ import os
 import platform
 import tempfile
 import time
+from pathlib import Path
 
 # A `keras.json` in the user's home silently changes the float type, so Keras
 # is given an empty home of ours for the time of its import.
@@ -86,6 +87,7 @@ def check_settings():
 def facts():
     """Return what can move a bit on this machine, as a flat dictionary."""
     return {
+        "isa": _instruction_sets(),
         "keras": keras.__version__,
         "machine": platform.machine(),
         "numpy": __import__("numpy").__version__,
@@ -94,6 +96,17 @@ def facts():
         "threads": tf.config.threading.get_intra_op_parallelism_threads()
         or int(os.environ.get("TF_NUM_INTRAOP_THREADS", 0)),
     }
+
+
+def _instruction_sets():
+    """Return the instruction sets that numerical libraries choose between."""
+    wanted = ("amx_bf16", "avx2", "avx512_bf16", "avx512f", "fma")
+    try:
+        text = Path("/proc/cpuinfo").read_text(encoding="utf-8")
+    except OSError:
+        return []
+    flags = set(text.partition("flags")[2].partition("\n")[0].split())
+    return [name for name in wanted if name in flags]
 
 
 def is_worker():

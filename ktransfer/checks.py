@@ -45,10 +45,11 @@ LAYERS = {
     "wide_convnet": _CONVNET,
 }
 _HEAD = {"head_hidden", "logits"}
-RECIPES = ("pretrain", "label_smoothing")
+RECIPES = ("pretrain", "label_smoothing", "mixed_bfloat16")
 EVALUATIONS = ("test", "validation", "information")
 CHOICES = {
     "optimizer": ("adam", "sgd"),
+    "precision": ("float32", "mixed_bfloat16"),
     "schedule": ("constant", "cosine", "annealed"),
 }
 SCORES = ("leep", "nce", "logme", "h_score", "transrate", "class_balance")

@@ -159,6 +159,13 @@ def _add_places(command):
         help="the experiment at its small size, on the embedded data",
     )
     command.add_argument(
+        "--precision",
+        default="float32",
+        choices=checks.CHOICES["precision"],
+        help="of all trainings; any but float32 has a results folder of its "
+        "own (default: float32)",
+    )
+    command.add_argument(
         "--results", default="results", help="folder of records and figures"
     )
     command.add_argument(
@@ -244,7 +251,7 @@ def _run(options):
     start = time.monotonic()
     loaded = None
     if options.experiment:
-        loaded = experiment.load(options.experiment, options.quick)
+        loaded = _loaded(options)
         counts = _carry_out(experiment.trials(loaded), options)
         if counts[0]:
             tuning = experiment.trials(loaded)
@@ -264,6 +271,10 @@ def _run(options):
         file=sys.stderr,
     )
     return EXIT_CODES["E_FAILED_RUNS"] if counts[2] else 0
+
+
+def _loaded(options):
+    return experiment.load(options.experiment, options.quick, options.precision)
 
 
 def _carry_out(planned, options):
@@ -299,7 +310,7 @@ def _single(options):
             )
         pairs.append((name, _value(value)))
     sourced = bool(options.source)
-    return runs.Run(
+    run = runs.Run(
         experiment="single",
         method=options.method,
         target=options.target,
@@ -312,6 +323,7 @@ def _single(options):
         backbone=options.backbone,
         hyperparameters=tuple(sorted(pairs)),
     )
+    return runs.in_precision(run, options.precision)
 
 
 def _value(text):
@@ -322,7 +334,7 @@ def _value(text):
 
 
 def _report(options):
-    loaded = experiment.load(options.experiment, options.quick)
+    loaded = _loaded(options)
     planned = experiment.planned(loaded, options.results)
     records = runs.collect(options.results, planned)
     if len(records) < len(planned) and not options.partial:

@@ -6,6 +6,7 @@ many workers there are. `sweep` takes any `concurrent.futures` executor.
 
 import concurrent.futures
 import contextlib
+import functools
 import multiprocessing
 import os
 import signal
@@ -35,6 +36,8 @@ _UNMEASURED: dict[str, Any] = {
 }
 
 
+# Optimiser steps that a worker takes at once, in runs of one program.
+GROUP_STEPS = 1000
 # NumPy's own threads, whose number moves bits as TensorFlow's does.
 _NUMPY_THREADS = (
     "MKL_NUM_THREADS",
@@ -114,13 +117,45 @@ def sweep(planned, results, executor, say=lambda line: None):
         }
         for future in _completed(futures):
             say(_source_line(futures[future], future.result()))
-    futures = {executor.submit(carry_out, results, run): run for run in stale}
-    failed = 0
-    for done, future in enumerate(_completed(futures), start=1):
-        record = future.result()
-        failed += record["status"] == "failed"
-        say(_run_line(done, len(stale), record))
+    futures = [
+        executor.submit(_carry_out_all, results, group)
+        for group in _groups(stale)
+    ]
+    done = failed = 0
+    for future in _completed(futures):
+        for record in future.result():
+            done += 1
+            failed += record["status"] == "failed"
+            say(_run_line(done, len(stale), record))
     return len(stale), failed
+
+
+def _groups(planned):
+    """Return lists of runs that a worker takes at once.
+
+    Runs that differ in seeds, labels and rates share a compiled program. Long
+    ones gain little by it and would leave a core idle at the end.
+    """
+    alike = {}
+    for run in planned:
+        rates = ("learning_rate", "head_learning_rate", "schedule")
+        kept = [(k, v) for k, v in run.hyperparameters if k not in rates]
+        key = run._replace(
+            seed=0,
+            source_seed=0,
+            labels_per_class=None,
+            hyperparameters=tuple(kept),
+        )
+        alike.setdefault(key, []).append(run)
+    found = []
+    for key, members in alike.items():
+        size = max(GROUP_STEPS // key.steps, 1)
+        found += [members[i : i + size] for i in range(0, len(members), size)]
+    return found
+
+
+def _carry_out_all(results, group):
+    return [carry_out(results, run) for run in group]
 
 
 def _completed(futures):
@@ -198,10 +233,10 @@ def carry_out(results, run):
 def _record(results, run):
     import keras
 
-    from ktransfer import backend, sources
+    from ktransfer import backend
 
     task = data.load(run.target, run.labels_per_class, run.seed)
-    loaded = [sources.load(results, p) for p in runs.pretrainings(run)]
+    loaded = [_source(results, p) for p in runs.pretrainings(run)]
     record = {
         **runs.as_fields(run),
         **_UNMEASURED,
@@ -232,6 +267,14 @@ def _record(results, run):
     # Without a collection of all garbage, which takes as long as a small run.
     keras.utils.clear_session(free_memory=False)
     return record
+
+
+@functools.lru_cache(maxsize=4)
+def _source(results, pretraining):
+    """Return a source, and its facts, read once a worker: no run changes it."""
+    from ktransfer import sources
+
+    return sources.load(results, pretraining)
 
 
 def _one_line(error):
@@ -352,7 +395,6 @@ def _numerics(results, run, facts):
     """Return the short hash of `facts`, kept in full beside the records."""
     facts = {
         **facts,
-        "isa": _instruction_sets(),
         "switches": fingerprints.switches(),
     }
     name = files.sha256(runs.canonical(facts).encode())[:12]
@@ -360,17 +402,6 @@ def _numerics(results, run, facts):
     if not place.exists():
         files.write(place, f"{runs.canonical(facts)}\n".encode())
     return name
-
-
-def _instruction_sets():
-    """Return the instruction sets that numerical libraries choose between."""
-    wanted = ("amx_bf16", "avx2", "avx512_bf16", "avx512f", "fma")
-    try:
-        text = Path("/proc/cpuinfo").read_text(encoding="utf-8")
-    except OSError:
-        return []
-    flags = set(text.partition("flags")[2].partition("\n")[0].split())
-    return [name for name in wanted if name in flags]
 
 
 def stop(executor):

@@ -21,10 +21,15 @@ FOLDER = Path("experiments")
 
 
 class Experiment(NamedTuple):
-    """A loaded script; `size` holds its size, or is empty if it has one."""
+    """A loaded script, and how its runs are carried out.
+
+    `size` holds its size, or is empty if it has one; `precision` is that of
+    all trainings.
+    """
 
     script: Any
     size: tuple
+    precision: str = "float32"
 
 
 def names():
@@ -32,7 +37,7 @@ def names():
     return sorted(path.stem for path in FOLDER.glob("*.py"))
 
 
-def load(name, quick=False):
+def load(name, quick=False, precision="float32"):
     """Return the `Experiment` of a script, given by its path or its name.
 
     Raises:
@@ -52,14 +57,14 @@ def load(name, quick=False):
             "E_ARGUMENT", f"{path.stem} comes in one size; leave out --quick."
         )
     size = (script.QUICK if quick else script.NORMAL,) if sized else ()
-    return Experiment(script, size)
+    return Experiment(script, size, precision)
 
 
 def trials(experiment):
     """Return the runs that tune, none for most experiments."""
     if not hasattr(experiment.script, "trials"):
         return []
-    return experiment.script.trials(*experiment.size)
+    return _precise(experiment, experiment.script.trials(*experiment.size))
 
 
 def planned(experiment, results):
@@ -70,12 +75,18 @@ def planned(experiment, results):
     """
     tuning = trials(experiment)
     if not tuning:
-        return experiment.script.runs(*experiment.size)
+        return _precise(experiment, experiment.script.runs(*experiment.size))
     chosen = {
         target: {method: best["hyperparameters"] for method, best in of.items()}
         for target, of in choose(tuning, results).items()
     }
-    return experiment.script.runs(*experiment.size, chosen)
+    return _precise(
+        experiment, experiment.script.runs(*experiment.size, chosen)
+    )
+
+
+def _precise(experiment, planned):
+    return [runs.in_precision(run, experiment.precision) for run in planned]
 
 
 def choose(tuning, results):

@@ -18,6 +18,12 @@ from ktransfer.errors import KTransferError
 _TEMPORARY = ".part-"
 
 
+def cache():
+    """Return the user's cache folder of ktransfer, which need not exist."""
+    root = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(root) / "ktransfer"
+
+
 def sha256(*chunks):
     """Return the sha256 of the `chunks` (bytes or C-contiguous arrays)."""
     digest = hashlib.sha256()

@@ -98,6 +98,24 @@ def before(pretraining):
     return pretraining._replace(task=pretraining.after, after=None)
 
 
+def in_precision(run, precision):
+    """Return `run` with all trainings in `precision`, in a folder of its own.
+
+    A source that has a recipe of its own keeps it, and so its precision.
+    """
+    if precision == "float32":
+        return run
+    given = dict(run.hyperparameters)
+    if "precision" in methods.describe(run.method).hyperparameters:
+        given["precision"] = precision
+    usual = run.sources and run.recipe == "pretrain"
+    return run._replace(
+        experiment=f"{run.experiment}_{precision}",
+        hyperparameters=tuple(sorted(given.items())),
+        recipe=precision if usual else run.recipe,
+    )
+
+
 def as_fields(run):
     """Return `run` as the dictionary that its record holds."""
     fields = {

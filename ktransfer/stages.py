@@ -607,6 +607,15 @@ def _thaw_weights(frozen, names, kinds):
             variable.trainable = variable.name in names
 
 
+def constant(array):
+    """Return a float32 variable that no training moves, for use in a loss.
+
+    An array would be built into the compiled program; what a variable holds
+    is put in, and the program serves the next run.
+    """
+    return keras.Variable(array, trainable=False, dtype="float32")
+
+
 def anchor(variables, importances=None):
     """Return a function () -> 1/2 sum of importance x (W - W_s)^2, a scalar.
 
@@ -619,7 +628,7 @@ def anchor(variables, importances=None):
     if importances is None:
         importances = [np.ones(variable.shape) for variable in variables]
     terms = [
-        (variable, variable.numpy(), importance.astype("float32"))
+        (variable, constant(variable.numpy()), constant(importance))
         for variable, importance in zip(variables, importances, strict=True)
     ]
 

@@ -4,7 +4,7 @@
 and what comes out, and starts from a fresh optimiser every time.
 """
 
-import functools
+import contextlib
 import math
 import sys
 from typing import NamedTuple
@@ -13,32 +13,26 @@ import keras
 import numpy as np
 from keras import ops
 
-from ktransfer import backend, frozen
+from ktransfer import backend, feature_cache, frozen, optimizers, programs
 from ktransfer.data import Split
 from ktransfer.errors import Diverged, KTransferError, unknown
 from ktransfer.losses import cross_entropy
+from ktransfer.programs import Objective
 from ktransfer.seeds import stream
 from ktransfer.surgery import inline, leaves, node_of
 
-# Steps that one compiled call takes. The weights do not depend on it.
+# Most steps of one compiled call. The weights do not depend on it.
 CHUNK = 50
 # Multiply-adds of a whole fit above which compiling a dense graph with XLA
 # pays. Measured; a constant, since compiled bits differ from plain ones.
 XLA_PAYS_ABOVE = 1e11
-_PREDICT_BATCH = 250
 
 
-OPTIMIZERS = {
-    "adam": keras.optimizers.Adam,
-    "sgd": functools.partial(keras.optimizers.SGD, momentum=0.9),
-}
-# Factors of the learning rate at p, the share of the steps done. The last is
-# that of Ganin and Lempitsky 2015, arXiv:1409.7495.
-SCHEDULES = {
-    "constant": lambda p: 1.0,
-    "cosine": lambda p: 0.5 * (1 + ops.cos(math.pi * p)),
-    "annealed": lambda p: (1 + 10 * p) ** -0.75,
-}
+# Names of Keras's dtype policies.
+PRECISIONS = ("float32", "mixed_bfloat16")
+# The layers that stay in float32 whatever the precision: what reads pixels,
+# which 8 bits hold but 7 do not, and what gives logits.
+_ALWAYS_FLOAT32 = ("rescale", "logits", "source_logits")
 
 
 class Fit(NamedTuple):
@@ -79,6 +73,7 @@ def fit(
     optimizer="adam",
     schedule="constant",
     rates=(),
+    precision="float32",
 ):
     """Train the thawed layers of `model` for `steps` optimiser steps.
 
@@ -96,11 +91,15 @@ def fit(
         batch_size: images of each stream a step.
         loss: function (labels, outputs) -> scalar; labels int32 `(batch,)`, or
             a dictionary by stream; outputs as the model gives them.
-        optimizer: a name of `OPTIMIZERS`, or a class or function
-            learning_rate -> fresh Keras optimiser.
-        schedule: a name of `SCHEDULES`; what it multiplies the rate by.
+        optimizer: a name of `optimizers.OPTIMIZERS`, or a class or function
+            learning_rate -> fresh Keras optimiser, whose rate is then set at
+            every step.
+        schedule: a name of `optimizers.SCHEDULES`; what multiplies the rate,
+            by the share of the steps done.
         rates: pairs (layers, learning rate) for layers with a rate of their
             own; the update is scaled, not the gradient.
+        precision: of `PRECISIONS`; what layers compute in while they train.
+            Weights, losses, heads and the model that comes out are float32.
 
     Raises:
         KTransferError: bad arguments or data (`E_ARGUMENT`, `E_IMAGES`,
@@ -111,11 +110,9 @@ def fit(
     streams = data if not isinstance(data, Split) else {"target": data}
     check_arguments(steps=steps, learning_rate=learning_rate)
     check_arguments(batch_size=batch_size)
-    for kind, name, table in (
-        ("optimizer", optimizer, OPTIMIZERS),
-        ("schedule", schedule, SCHEDULES),
-    ):
-        _chosen(kind, name, table)
+    build, factor = optimizers.named(optimizer), optimizers.factor(schedule)
+    if precision not in PRECISIONS:
+        raise unknown("precision", precision, PRECISIONS)
     images, labels = _checked_streams(model, streams, loss)
     if not steps:
         return
@@ -125,19 +122,28 @@ def fit(
         for name, x in images.items()
     }
     inputs, outputs, arrays, cached = _partial(model, images, orders)
-    objective = _Objective(list(inputs.values()), outputs, name="objective")
+    objective = Objective(list(inputs.values()), outputs, name="objective")
     compiled = _xla_pays(objective, steps * batch_size)
     before = _snapshot(model)
-    objective.prepare(list(inputs), loss)
     scales = _scales(rates, learning_rate)
-    rate = _scheduled(learning_rate, schedule, steps)
-    objective.compile(
-        _scaled(_chosen("optimizer", optimizer, OPTIMIZERS), scales)(rate),
-        jit_compile=compiled,
-    )
-    # Left to the first call, the optimiser's variables make Keras trace twice.
-    objective.optimizer.build(objective.trainable_variables)
-    curve = _run(objective, arrays, labels, orders, steps)
+    trained = objective.trainable_variables
+    with (
+        _computing_in(precision, objective),
+        programs.training(
+            objective,
+            list(inputs),
+            loss,
+            build,
+            scales=[scales.get(id(variable), 1) for variable in trained],
+            compiled=compiled,
+        ) as program,
+    ):
+        curve = _run(
+            program,
+            {"inputs": arrays, "labels": labels},
+            orders,
+            learning_rate * factor(np.arange(steps) / steps),
+        )
     _check_after(model, before, scales, steps)
     count = int(sum(np.prod(v.shape) for v in objective.trainable_variables))
     _ledger.append(Fit(steps, curve, cached, compiled, count))
@@ -151,17 +157,22 @@ def predict(model, images):
         images: `(n, ...)`.
 
     Returns:
-        array `(n, ...)`. Batches have one shape, so an image's result does
-        not depend on how many others there are.
+        array `(n, ...)`. An image's result does not depend on how many others
+        there are, and its frozen part may come from `feature_cache`.
     """
-    n = len(images)
-    padded = math.ceil(n / _PREDICT_BATCH) * _PREDICT_BATCH
-    rows = np.minimum(np.arange(padded), n - 1)
-    found = [
-        model.predict_on_batch(images[rows[i : i + _PREDICT_BATCH]])
-        for i in range(0, padded, _PREDICT_BATCH)
+    if not any(x.weights and not x.trainable for x in leaves(model)):
+        return programs.forward(model, images)
+    parts = frozen.split(model)
+    arrays = [
+        feature_cache.values(parts.prefixes[name][1], images)
+        if name in parts.prefixes
+        else images
+        for name in parts.inputs
     ]
-    return np.concatenate(found)[:n]
+    if [*parts.inputs.values()] == [parts.outputs]:
+        return np.array(arrays[0])
+    rest = keras.Model(list(parts.inputs.values()), parts.outputs)
+    return programs.forward(rest, arrays)
 
 
 def reestimate_statistics(model, images):
@@ -312,10 +323,11 @@ def _partial(model, images, orders):
 
 def _evaluated(prefix, images, order):
     """Return `prefix` of all images that `order` ever reads."""
-    if order.size >= len(images):
-        return predict(prefix, images)
+    if 4 * order.size >= len(images):
+        # All of them, which other seeds and heads read too.
+        return feature_cache.values(prefix, images)
     used = np.unique(order)
-    values = predict(prefix, images[used])
+    values = feature_cache.values(prefix, images[used])
     found = np.zeros((len(images), *values.shape[1:]), values.dtype)
     found[used] = values
     return found
@@ -324,73 +336,46 @@ def _evaluated(prefix, images, order):
 # The training itself
 
 
-class _Objective(keras.Model):
-    """A graph that takes rows of arrays, `CHUNK` steps a call, and any loss."""
-
-    def prepare(self, names, loss):
-        self._names = names
-        self._loss = loss
-
-    def train_step(self, data):
-        # The arrays are arguments, not captured: TensorFlow keeps the graph
-        # of a loop, and with it what it captured, for ever.
-        given, _, _ = keras.utils.unpack_x_y_sample_weight(data)
-        count = ops.shape(given["rows"]["progress"])[0]
-
-        def one(step, total):
-            rows = {name: v[step] for name, v in given["rows"].items()}
-            batch = self._batch(given["arrays"], given["labels"], rows)
-            super(_Objective, self).train_step(batch)
-            return total + self._last_loss
-
-        total = ops.fori_loop(0, count, one, ops.zeros(()))
-        return {"loss": total / ops.cast(count, "float32")}
-
-    def _batch(self, arrays, labels, rows):
-        taken = {
-            name: ops.take(array, rows[name], axis=0)
-            for name, array in arrays.items()
-        }
-        labels = {
-            name: ops.take(array, rows[name], axis=0)
-            for name, array in labels.items()
-        }
-        if "progress" in self._names:
-            size = next(iter(taken.values())).shape[0]
-            taken["progress"] = ops.full((size, 1), rows["progress"])
-        images = [taken[name] for name in self._names]
-        lone = set(labels) == {"target"}
-        return images, labels["target"] if lone else labels
-
-    def compute_loss(self, x, y, y_pred, sample_weight=None, training=True):
-        loss = self._loss(y, y_pred)
-        for extra in self.losses:
-            loss = loss + extra
-        self._last_loss = loss
-        return loss
-
-
-def _run(objective, arrays, labels, orders, steps):
+def _run(program, given, orders, learning_rates):
     """Take all steps, a chunk a call; return the points of the curve."""
-    given = {
-        group: {k: ops.convert_to_tensor(v) for k, v in members.items()}
-        for group, members in (("arrays", arrays), ("labels", labels))
-    }
-    progress = (np.arange(steps) / steps).astype("float32")
+    steps = len(learning_rates)
+    progress = np.arange(steps) / steps
     size = _chunk_size(steps)
     show = _progress_bar(steps)
     points = []
     for start in range(0, steps, size):
         stop = min(start + size, steps)
-        rows = {name: order[start:stop] for name, order in orders.items()}
-        rows["progress"] = progress[start:stop]
-        rows = {k: ops.convert_to_tensor(v) for k, v in rows.items()}
-        logs = objective.train_on_batch(
-            {**given, "rows": rows}, return_dict=True
-        )
+        # Always as many rows as a program takes, which is made for a shape.
+        places = np.minimum(np.arange(start, start + CHUNK), stop - 1)
+        call = {
+            group: {n: x[orders[n][places]] for n, x in members.items()}
+            for group, members in given.items()
+        }
+        call["progress"] = progress[places].astype("float32")
+        call["learning_rate"] = learning_rates[places].astype("float32")
+        call["count"] = np.array([stop - start], "int32")
+        call = keras.tree.map_structure(ops.convert_to_tensor, call)
+        logs = program.train_on_batch(call, return_dict=True)
         points.append((stop, float(logs["loss"])))
         show(*points[-1])
     return points
+
+
+@contextlib.contextmanager
+def _computing_in(precision, objective):
+    """Have the layers of `objective` but its heads compute in `precision`."""
+    changed = [
+        (layer, layer.dtype_policy)
+        for layer in leaves(objective)
+        if precision != "float32" and layer.name not in _ALWAYS_FLOAT32
+    ]
+    for layer, _ in changed:
+        layer.dtype_policy = keras.DTypePolicy(precision)
+    try:
+        yield
+    finally:
+        for layer, policy in changed:
+            layer.dtype_policy = policy
 
 
 def _chunk_size(steps):
@@ -421,42 +406,6 @@ def _xla_pays(objective, images):
 # Rates
 
 
-class _Scheduled(keras.optimizers.schedules.LearningRateSchedule):
-    """`learning_rate` times the factor of a schedule."""
-
-    def __init__(self, learning_rate, factor, steps):
-        self.learning_rate = learning_rate
-        self._factor = factor
-        self._steps = steps
-
-    def __call__(self, step):
-        done = ops.cast(step, "float32") / self._steps
-        return self.learning_rate * self._factor(done)
-
-    def get_config(self):
-        return {
-            "learning_rate": self.learning_rate,
-            "factor": self._factor,
-            "steps": self._steps,
-        }
-
-
-def _scheduled(learning_rate, schedule, steps):
-    factor = _chosen("schedule", schedule, SCHEDULES)
-    if schedule == "constant":
-        return learning_rate
-    return _Scheduled(learning_rate, factor, steps)
-
-
-def _chosen(kind, name, table):
-    """Return what `table` holds under `name`; anything but a name is kept."""
-    if not isinstance(name, str):
-        return name
-    if name not in table:
-        raise unknown(kind, name, table)
-    return table[name]
-
-
 def _scales(rates, learning_rate):
     scales = {}
     for chosen, rate in rates:
@@ -470,34 +419,6 @@ def _scales(rates, learning_rate):
             for variable in layer.trainable_variables:
                 scales[id(variable)] = rate / learning_rate
     return scales
-
-
-def _scaled(optimizer, scales):
-    """Return `optimizer` with the update of some variables scaled.
-
-    Scaling gradients would do nothing under Adam.
-    """
-    if not any(scale != 1 for scale in scales.values()):
-        return optimizer
-
-    def build(learning_rate):
-        fresh = optimizer(learning_rate)
-        apply = fresh.apply
-
-        def scaled(gradients, trainable_variables=None):
-            own = [
-                (v, ops.copy(v), scales[id(v)])
-                for v in trainable_variables
-                if scales.get(id(v), 1) != 1
-            ]
-            apply(gradients, trainable_variables)
-            for variable, old, scale in own:
-                variable.assign(old + scale * (variable - old))
-
-        fresh.apply = scaled
-        return fresh
-
-    return build
 
 
 # After

@@ -23,6 +23,10 @@ def clear_session():
     if "keras" in sys.modules:
         # Collecting garbage a thousand times would take minutes.
         sys.modules["keras"].utils.clear_session(free_memory=False)
+    if "ktransfer.feature_cache" in sys.modules:
+        # What a test patches would live on in them.
+        sys.modules["ktransfer.programs"].forget()
+        sys.modules["ktransfer.feature_cache"].forget()
 
 
 @pytest.fixture(autouse=True, scope="module")

@@ -74,6 +74,25 @@ def test_every_script_plans_runs_that_can_be_carried_out(name, quick):
             assert "data set" in error.message
 
 
+def test_a_precision_is_in_every_run_that_trains():
+    loaded = experiment.load("cifar10-mnist", precision="mixed_bfloat16")
+    plain = experiment.planned(experiment.load("cifar10-mnist"), "results")
+    for run, usual in zip(experiment.planned(loaded, "results"), plain):
+        settings = dict(run.hyperparameters)
+        trains = "precision" in methods.describe(run.method).hyperparameters
+        assert settings.pop("precision", None) == (
+            "mixed_bfloat16" if trains else None
+        )
+        assert settings == dict(usual.hyperparameters)
+        assert run.experiment == "cifar10_mnist_mixed_bfloat16"
+        recipes = {p.recipe for p in runs.pretrainings(run)}
+        assert recipes <= {"mixed_bfloat16"}
+        try:
+            checks.check_run(run)
+        except KTransferError as error:
+            assert error.name == "E_UNKNOWN" and "data set" in error.message
+
+
 def planned_of(loaded):
     tuning = experiment.trials(loaded)
     chosen = {}

@@ -6,7 +6,7 @@ import pytest
 from conftest import small_backbone, small_task
 from keras import layers
 
-from ktransfer import frozen, training
+from ktransfer import feature_cache, frozen, training
 from ktransfer.layers import InferenceMode
 from ktransfer.surgery import attach_head, blocks, classifier, freeze
 from ktransfer.training import fit
@@ -52,26 +52,24 @@ def test_cached_and_live_training_agree(task, monkeypatch, chosen, normalised):
         np.testing.assert_allclose(a.numpy(), b.numpy(), atol=1e-5)
 
 
+def watched(monkeypatch):
+    """Return the list of how many images each frozen graph is computed for."""
+    seen, real = [], feature_cache.forward
+    monkeypatch.setattr(
+        feature_cache, "forward", lambda m, x: seen.append(len(x)) or real(m, x)
+    )
+    return seen
+
+
 def test_the_backbone_is_computed_once_an_image(task, monkeypatch):
-    seen = []
-    real = training.predict
-
-    def counting(model, images):
-        seen.append(len(images))
-        return real(model, images)
-
-    monkeypatch.setattr(training, "predict", counting)
+    seen = watched(monkeypatch)
     model = build(task, ALL)
     fit(model, task.train, steps=30, learning_rate=1e-2, seed=0, batch_size=16)
     assert seen == [48]
 
 
 def test_images_that_are_never_drawn_are_never_computed(task, monkeypatch):
-    seen = []
-    real = training.predict
-    monkeypatch.setattr(
-        training, "predict", lambda m, x: seen.append(len(x)) or real(m, x)
-    )
+    seen = watched(monkeypatch)
     fit(
         build(task, ALL),
         task.train,

@@ -9,10 +9,11 @@ import pytest
 from conftest import small_backbone, small_source, small_task, weights_of
 from keras import layers, ops
 
-from ktransfer import training
+from ktransfer import optimizers, training
 from ktransfer.data import Split
 from ktransfer.errors import Diverged, KTransferError
 from ktransfer.losses import cross_entropy
+from ktransfer.programs import Objective
 from ktransfer.surgery import (
     attach_head,
     blocks,
@@ -57,9 +58,9 @@ def test_batches_are_full_even_when_they_outnumber_the_images():
 
 def test_one_trace_a_fit(task, monkeypatch):
     traced = []
-    step = training._Objective.train_step
+    step = Objective.train_step
     monkeypatch.setattr(
-        training._Objective,
+        Objective,
         "train_step",
         lambda self, data: traced.append(self) or step(self, data),
     )
@@ -72,7 +73,7 @@ def test_the_images_are_let_go(task, monkeypatch):
 
     def watched(value, *args, **options):
         tensor = convert(value, *args, **options)
-        if len(getattr(tensor, "shape", ())) == 4:
+        if len(getattr(tensor, "shape", ())) == 5:
             kept.append(weakref.ref(tensor))
         return tensor
 
@@ -207,19 +208,23 @@ def test_bad_numbers_are_refused(task, bad):
     ],
 )
 def test_a_schedule_scales_each_step(task, schedule, expected):
-    """A loss of gradient 1 moves a bias by the rate of each step."""
+    """The sum of the logits moves a bias by the rate of each step."""
     moved = []
-    for steps in (1, 2, 3, 4):
-        scheduled = training._scheduled(0.5, schedule, 4)
-        model = keras.Sequential([keras.Input((1,)), layers.Dense(1)])
-        optimizer = keras.optimizers.SGD(scheduled)
-        optimizer.build(model.trainable_variables)
-        for _ in range(steps):
-            ones = [ops.ones_like(v) for v in model.trainable_variables]
-            optimizer.apply(ones, model.trainable_variables)
-        moved.append(-float(model.layers[-1].bias.numpy()[0]))
-    steps = np.diff([0, *moved])
-    np.testing.assert_allclose(steps, 0.5 * np.array(expected), rtol=1e-5)
+    for steps in (1, 4):
+        model = build()
+        train(
+            model,
+            task,
+            steps=steps,
+            learning_rate=0.5,
+            schedule=schedule,
+            optimizer=keras.optimizers.SGD,
+            loss=lambda labels, logits: ops.sum(ops.mean(logits, axis=0)),
+        )
+        moved.append(-float(model.get_layer("logits").bias.numpy()[0]))
+    np.testing.assert_allclose(moved, [0.5, 0.5 * sum(expected)], rtol=1e-5)
+    factors = optimizers.SCHEDULES[schedule](np.arange(4) / 4)
+    np.testing.assert_allclose(factors, expected, rtol=1e-5)
 
 
 def test_names_of_optimisers_and_schedules_are_checked(task):
@@ -417,3 +422,55 @@ def test_statistics_are_those_of_the_images(task):
     np.testing.assert_allclose(
         model(task.train.x, training=True), model(task.train.x), atol=1e-2
     )
+
+
+def test_layers_compute_in_bfloat16_and_all_that_stays_is_float32(task):
+    seen = {}
+
+    class Watched(layers.Layer):
+        def call(self, inputs):
+            seen[self.name] = keras.backend.standardize_dtype(inputs.dtype)
+            return inputs
+
+    def trained(precision):
+        backbone = small_backbone(normalised=True)
+        x = Watched(name="low")(backbone.output)
+        outputs = layers.Dense(3, name="logits")(x)
+        model = keras.Model(backbone.input, Watched(name="high")(outputs))
+        return train(model, task, precision=precision, loss=watched_loss)
+
+    def watched_loss(labels, logits):
+        seen["loss"] = keras.backend.standardize_dtype(logits.dtype)
+        return cross_entropy(labels, logits)
+
+    plain = weights_of(trained("float32"))
+    assert set(seen.values()) == {"float32"}
+    model = trained("mixed_bfloat16")
+    assert seen["low"] == "bfloat16"
+    assert seen["loss"] == "float32"
+    assert {str(v.dtype) for v in model.weights} == {"float32"}
+    assert {x.compute_dtype for x in leaves(model)} == {"float32"}
+    assert predict(model, task.train.x).dtype == "float32"
+    # Near the other, and another.
+    for name, weights in weights_of(model).items():
+        found, wanted = (
+            np.frombuffer(w, "float32") for w in (weights, plain[name])
+        )
+        np.testing.assert_allclose(found, wanted, atol=0.1)
+    assert weights_of(model) != plain
+
+
+def test_frozen_layers_are_evaluated_in_float32_all_the_same(task):
+    def trained(**options):
+        backbone = small_backbone()
+        freeze(backbone)
+        return train(attach_head(backbone, 3, seed=0), task, **options)
+
+    plain, low = trained(), trained(precision="mixed_bfloat16")
+    # The head is in float32 too, so nothing is left that could differ.
+    assert weights_of(plain) == weights_of(low)
+
+
+def test_another_precision_is_refused(task):
+    with pytest.raises(KTransferError, match="mixed_bfloat16"):
+        train(build(), task, precision="float16")

@@ -12,13 +12,11 @@ import contextvars
 import gzip
 import http.client
 import io
-import os
 import sys
 import tarfile
 import urllib.error
 import urllib.request
 from collections.abc import Callable
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -70,12 +68,7 @@ def without_network():
 
 def cached(name):
     """Return the path of the converted data set, which need not exist."""
-    return _cache() / "datasets" / f"{name}.npz"
-
-
-def _cache():
-    root = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(root) / "ktransfer"
+    return files.cache() / "datasets" / f"{name}.npz"
 
 
 def load(name):
@@ -137,7 +130,7 @@ def _seal(name, arrays):
 
 def _verified(name, archive):
     """Return the bytes of the `archive`: the user's copy, or fetched ones."""
-    copy = _cache() / "downloads" / name / archive.url.rsplit("/", 1)[1]
+    copy = files.cache() / "downloads" / name / archive.url.rsplit("/", 1)[1]
     if copy.exists():
         content = copy.read_bytes()
         if not _refusal(content, archive):

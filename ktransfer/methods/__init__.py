@@ -25,6 +25,7 @@ TRAINING = {
     "batch_size": 64,
     "optimizer": "adam",
     "schedule": "constant",
+    "precision": "float32",
 }
 
 

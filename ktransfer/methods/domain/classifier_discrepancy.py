@@ -24,15 +24,11 @@ import functools
 import keras
 from keras import ops
 
+from ktransfer import optimizers
 from ktransfer.losses import cross_entropy
 from ktransfer.stages import two_domains, without_labels
 from ktransfer.surgery import head_layer, select
-from ktransfer.training import (
-    OPTIMIZERS,
-    check_arguments,
-    fit,
-    reestimate_statistics,
-)
+from ktransfer.training import check_arguments, fit, reestimate_statistics
 
 
 def transfer(
@@ -67,10 +63,12 @@ def transfer(
         return ops.switch(turn(), [lambda x=x: x for x in losses])
 
     images = without_labels(target)
-    heads = [*select(network, "logits"), second]
-    name = training.pop("optimizer", "adam")
-    optimizer = OPTIMIZERS.get(name, name)
-    training["optimizer"] = _in_turns(optimizer, both, heads, turn, clock)
+    layers = [*select(network, "logits"), second]
+    heads = [v for layer in layers for v in layer.trainable_variables]
+    kind = optimizers.named(training.pop("optimizer", "adam"))
+    training["optimizer"] = functools.partial(
+        optimizers.InTurns, kind, heads, turn, clock
+    )
     streams = {"source": source.task.train, "target": images}
     fit(both, streams, steps=steps, seed=seed, loss=loss, **training)
     reestimate_statistics(network, images)
@@ -80,32 +78,3 @@ def transfer(
 def _discrepancy(first, second):
     """Return the mean |p1 - p2| over images and classes, of two logits."""
     return ops.mean(ops.abs(ops.softmax(first) - ops.softmax(second)))
-
-
-def _in_turns(optimizer, model, heads, turn, clock):
-    """Return learning_rate -> an optimiser under which G or the heads rest."""
-    theirs = [v for head in heads for v in head.trainable_variables]
-    known = {id(v) for v in theirs}
-    own = [v for v in model.trainable_variables if id(v) not in known]
-
-    def build(rate):
-        # A schedule goes by the steps of the fit, and not by turns.
-        at = functools.partial(rate, clock) if callable(rate) else rate
-        # Each with the turn in which it rests.
-        parts = [(optimizer(at), own, 1), (optimizer(at), theirs, 2)]
-        for part, variables, _ in parts:
-            part.build(variables)
-
-        def apply(gradients, trainable_variables):
-            slopes = {id(v): g for v, g in zip(trainable_variables, gradients)}
-            for part, variables, rest in parts:
-                given = [slopes[id(v)] for v in variables]
-                update = functools.partial(part.apply, given, variables)
-                ops.cond(turn() != rest, update, lambda: None)
-            clock.assign_add(1)
-
-        whole = keras.optimizers.Optimizer(rate)
-        whole.apply = apply
-        return whole
-
-    return build

@@ -21,7 +21,7 @@ import numpy as np
 from keras import ops
 
 from ktransfer.losses import cross_entropy
-from ktransfer.stages import held_out, with_source_head
+from ktransfer.stages import constant, held_out, with_source_head
 from ktransfer.surgery import adapt_input, classifier, copy, copy_backbone
 from ktransfer.training import fit, predict
 
@@ -41,7 +41,7 @@ def transfer(
     if not strength:
         fit(model, target.train, steps=steps, seed=seed, **training)
         return model
-    rows = _relationship(target, source, num_images, seed).astype("float32")
+    rows = constant(_relationship(target, source, num_images, seed))
 
     def loss(labels, outputs):
         wanted = ops.take(rows, labels, axis=0)

@@ -24,7 +24,7 @@ from keras import ops
 from ktransfer.layers import InferenceMode
 from ktransfer.losses import cross_entropy
 from ktransfer.seeds import stream
-from ktransfer.stages import block_chain, divided, probed
+from ktransfer.stages import block_chain, constant, divided, probed
 from ktransfer.surgery import blocks, classifier, copy_backbone, inline
 from ktransfer.training import fit, predict
 
@@ -50,7 +50,8 @@ def transfer(
     if strength:
         backbone = copy_backbone(source.model)
         probe = probed(target, backbone, steps=probing, seed=seed, **training)
-        shares = _importance(probe, target, seed, num_images, temperature)
+        found = _importance(probe, target, seed, num_images, temperature)
+        shares = [constant(share) for share in found]
         graph = _compared(model, probe, [*blocks(backbone)])
     head = model.get_layer("logits").kernel
 

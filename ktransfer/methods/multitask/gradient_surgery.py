@@ -39,14 +39,17 @@ def transfer(target, source, *, steps, seed, from_source=False, **training):
     return networks["target"]
 
 
+def _in(variable, others):
+    return any(variable is other for other in others)
+
+
 def _surgery(networks, shared):
     """Return the loss whose gradients on `shared` do not conflict."""
-    known = {id(variable) for variable in shared}
 
     def loss(labels, outputs):
         total, surrogate, on_shared = 0.0, 0.0, []
         for name, network in networks.items():
-            own = [v for v in network.trainable_variables if id(v) not in known]
+            own = [v for v in network.trainable_variables if not _in(v, shared)]
 
             def task_loss(name=name, network=network):
                 logits = network(outputs[f"{name}_images"], training=True)

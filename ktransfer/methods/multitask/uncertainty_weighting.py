@@ -12,9 +12,10 @@ Source: Kendall, Gal and Cipolla 2018. https://arxiv.org/abs/1705.07115
 import keras
 from keras import ops
 
+from ktransfer import optimizers
 from ktransfer.losses import cross_entropy
 from ktransfer.stages import first_backbone, two_streams
-from ktransfer.training import OPTIMIZERS, fit, reestimate_statistics
+from ktransfer.training import fit, reestimate_statistics
 
 
 def transfer(
@@ -40,8 +41,7 @@ def transfer(
         losses = {i: cross_entropy(labels[i], outputs[i]) for i in scales}
         return sum(_weighted(losses[i], scales[i].log_variance) for i in scales)
 
-    optimizer = training.pop("optimizer", "adam")
-    build = OPTIMIZERS.get(optimizer, optimizer)
+    build = optimizers.named(training.pop("optimizer", "adam"))
 
     def without_decay(rate):
         fresh = build(rate)

@@ -1,0 +1,114 @@
+"""Values of frozen graphs, computed once for the same weights and images.
+
+All seeds, heads and label budgets of a source share them: few images in the
+memory of a process; many in files of the user's cache, which every process
+maps, so that they lie in memory once. A value is found by the content of what
+it is computed from, so it is that which would be computed.
+"""
+
+import collections
+import io
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from ktransfer import backend, files, fingerprints
+from ktransfer.errors import KTransferError
+from ktransfer.programs import forward
+from ktransfer.structures import structure
+
+# Images from which on their values become a file.
+MANY = 2000
+# Bytes of all values kept, in a process and on disk; the oldest go first.
+MEMORY_BUDGET = 2**27
+DISK_BUDGET = 2**32
+
+_memory: collections.OrderedDict = collections.OrderedDict()
+
+
+def values(graph, images):
+    """Return the outputs of `graph` for all `images`, in inference mode.
+
+    Args:
+        graph: one input, one output; what it computes is fixed by its weights.
+        images: `(n, ...)`.
+
+    Returns:
+        array `(n, ...)`, not to be written to.
+    """
+    key = _key(graph, images)
+    if key is None:
+        return forward(graph, images)
+    if len(images) >= MANY:
+        return _mapped(key, graph, images)
+    if key not in _memory:
+        _memory[key] = forward(graph, images)
+        _memory[key].flags.writeable = False
+    _memory.move_to_end(key)
+    found = _memory[key]
+    while sum(array.nbytes for array in _memory.values()) > MEMORY_BUDGET:
+        _memory.popitem(last=False)
+    return found
+
+
+def forget():
+    """Let go of all values in the memory of this process."""
+    _memory.clear()
+
+
+def folder():
+    """Return the folder of the files; `ktransfer` makes it when needed."""
+    return files.cache() / "features"
+
+
+def _key(graph, images):
+    """Return the sha256 of all that the values depend on, None if unknown."""
+    found = structure(graph)
+    if found is None:
+        return None
+    parts = [
+        found.key,
+        backend.facts(),
+        fingerprints.switches(),
+        fingerprints.code((Path(__file__).with_name("layers.py"), "*")),
+        images.shape,
+        images.dtype.str,
+    ]
+    weights = [variable.numpy() for variable in found.variables]
+    contents = [np.ascontiguousarray(x).ravel() for x in (*weights, images)]
+    return files.sha256(repr(parts).encode(), *contents)
+
+
+def _mapped(key, graph, images):
+    """Return the values of `key` from their file, which is made if need be."""
+    path = folder() / f"{key}.npy"
+    try:
+        with files.lock(path.with_suffix(".lock")):
+            if not path.exists():
+                content = io.BytesIO()
+                np.save(content, forward(graph, images))
+                files.remove_leftovers(path.parent)
+                files.write(path, content.getbuffer())
+                _keep_to_budget(path)
+        path.touch()
+        return np.load(path, mmap_mode="r")
+    except (KTransferError, OSError, ValueError) as error:
+        print(
+            f"warning: features are not kept on disk ({error})", file=sys.stderr
+        )
+        return forward(graph, images)
+
+
+def _keep_to_budget(newest):
+    """Remove the files that were not used for longest, never the newest."""
+    found = {
+        path: path.stat() for path in folder().glob("*.npy") if path != newest
+    }
+    size = newest.stat().st_size + sum(x.st_size for x in found.values())
+    for path, facts in sorted(found.items(), key=lambda x: x[1].st_mtime):
+        if size > DISK_BUDGET:
+            # Whoever has mapped it keeps it until he ends.
+            path.unlink(missing_ok=True)
+            path.with_suffix(".lock").unlink(missing_ok=True)
+            size -= facts.st_size

@@ -1,0 +1,196 @@
+"""Compiled programs, traced once for all models of one architecture.
+
+Tracing a training costs as much as hundreds of its steps, and a suite is
+hundreds of small trainings. A program is kept with the variables it was traced
+with; a model of the same structure lends it its values, and takes them back
+with what training made of them. Which runs came before moves no bit.
+"""
+
+import collections
+import contextlib
+from typing import NamedTuple
+
+import keras
+import numpy as np
+from keras import ops
+
+from ktransfer import optimizers
+from ktransfer.structures import structure
+
+# Programs that a process keeps, those used last.
+KEPT = 24
+# Rows of a batch in inference.
+BATCH = 250
+
+_programs: collections.OrderedDict = collections.OrderedDict()
+
+
+class Program(NamedTuple):
+    """A model that is compiled, and all variables that it computes with.
+
+    `start` holds the values of the optimiser's variables at step 0.
+    """
+
+    model: keras.Model
+    variables: list
+    start: list
+
+
+def forget():
+    """Let go of all programs."""
+    _programs.clear()
+
+
+@contextlib.contextmanager
+def training(objective, names, loss, optimizer, *, scales, compiled):
+    """Yield an `Objective` that trains the variables of `objective`.
+
+    It is the given one, or one of the same structure that was traced before,
+    which holds the values inside the `with` block. The optimiser is fresh.
+
+    Args:
+        objective: an `Objective`, not compiled; its `trainable_variables` are
+            trained.
+        names: of its inputs, in their order.
+        loss: function (labels, outputs) -> scalar.
+        optimizer: class or function learning_rate -> fresh Keras optimiser.
+        scales: of the update, one a trainable variable.
+        compiled: whether XLA compiles it.
+    """
+    given = structure(objective, list(names), loss, optimizer, scales)
+
+    def make():
+        objective.prepare(names, loss)
+        # The rate is given with the batch.
+        trained = objective.trainable_variables
+        made = optimizers.scaled(optimizer(1.0), trained, scales)
+        objective.compile(made, jit_compile=compiled)
+        # Left to the first call, they make Keras trace twice.
+        made.build(trained)
+        return objective
+
+    program, variables = _find(given, ("training", compiled), make)
+    for variable, value in zip(
+        program.model.optimizer.variables, program.start
+    ):
+        variable.assign(value)
+    with _lent(program, variables):
+        yield program.model
+
+
+def forward(model, inputs):
+    """Return the outputs of `model` for all rows of `inputs`, an array.
+
+    In inference mode, `BATCH` rows at a time.
+
+    Args:
+        model: one output.
+        inputs: `(n, ...)`, or a list of such arrays, one an input.
+    """
+    n = len(keras.tree.flatten(inputs)[0])
+    padded = -(-n // BATCH) * BATCH
+    # Batches have one shape, so no row depends on how many others there are.
+    rows = np.minimum(np.arange(padded), n - 1).reshape(-1, BATCH)
+    program, variables = _find(structure(model), ("inference",), lambda: model)
+    with _lent(program, variables):
+        found = [
+            program.model.predict_on_batch(
+                keras.tree.map_structure(lambda x: x[batch], inputs)  # noqa: B023
+            )
+            for batch in rows
+        ]
+    return np.concatenate(found)[:n]
+
+
+def _find(given, kind, make):
+    """Return the `Program`, kept or made, and the variables of this model."""
+    if given is None:
+        return _program(make(), []), []
+    key = kind, given.key
+    if key not in _programs:
+        _programs[key] = _program(make(), given.variables)
+    _programs.move_to_end(key)
+    if len(_programs) > KEPT:
+        _programs.popitem(last=False)
+    return _programs[key], given.variables
+
+
+def _program(model, variables):
+    optimizer = getattr(model, "optimizer", None)
+    start = [v.numpy() for v in optimizer.variables] if optimizer else []
+    return Program(model, list(variables), start)
+
+
+@contextlib.contextmanager
+def _lent(program, variables):
+    """Have `program` work on the values of `variables`, and take them back."""
+    kept = program.variables
+    if all(own is mine for own, mine in zip(kept, variables)):
+        yield
+        return
+    before = [variable.numpy() for variable in kept]
+    _assign(kept, [variable.numpy() for variable in variables])
+    try:
+        yield
+    finally:
+        found = [variable.numpy() for variable in kept]
+        # In this order, since a variable may stand on both sides.
+        _assign(kept, before)
+        _assign(variables, found)
+
+
+def _assign(variables, values):
+    for variable, value in zip(variables, values, strict=True):
+        variable.assign(value)
+
+
+class Objective(keras.Model):
+    """A graph that takes many steps a call, and any loss.
+
+    What a call gets, `num` being the most steps a call takes: `inputs` by
+    name, `(num, batch, ...)`; `labels` by stream, `(num, batch)`; `progress`
+    and `learning_rate`, `(num,)`; and `count`, `(1,)`, the steps to take.
+    """
+
+    def prepare(self, names, loss):
+        self._names = names
+        self._loss = loss
+
+    def train_step(self, data):
+        # All is an argument and not captured: TensorFlow keeps the graph of a
+        # loop, and with it what it captured, for ever.
+        given, _, _ = keras.utils.unpack_x_y_sample_weight(data)
+        count = given["count"][0]
+
+        def one(step, total):
+            self.optimizer.learning_rate.assign(given["learning_rate"][step])
+            batch = self._batch(given, step)
+            super(Objective, self).train_step(batch)
+            return total + self._last_loss
+
+        total = ops.fori_loop(0, count, one, ops.zeros(()))
+        return {"loss": total / ops.cast(count, "float32")}
+
+    def _batch(self, given, step):
+        taken = {name: many[step] for name, many in given["inputs"].items()}
+        labels = {name: many[step] for name, many in given["labels"].items()}
+        if "progress" in self._names:
+            size = next(iter(taken.values())).shape[0]
+            taken["progress"] = ops.full((size, 1), given["progress"][step])
+        images = [taken[name] for name in self._names]
+        lone = set(labels) == {"target"}
+        return images, labels["target"] if lone else labels
+
+    def compute_loss(self, x, y, y_pred, sample_weight=None, training=True):
+        # What a layer of lower precision gives is not summed in it.
+        wide = keras.tree.map_structure(_as_float32, y_pred)
+        loss = self._loss(y, wide)
+        for extra in self.losses:
+            loss = loss + extra
+        self._last_loss = loss
+        return loss
+
+
+def _as_float32(x):
+    low = keras.backend.standardize_dtype(x.dtype) == "bfloat16"
+    return ops.cast(x, "float32") if low else x

@@ -1,0 +1,184 @@
+"""What a graph or a function computes, but for the values of its variables.
+
+Two models of one architecture have one structure, whatever their weights,
+names and seeds; so have two losses of one line of code that hold such models.
+A program compiled for one then computes the other, once the variables are put
+in. What is not understood has no structure, and is compiled anew.
+"""
+
+import functools
+import types
+from typing import Any, NamedTuple
+
+import keras
+import numpy as np
+
+from ktransfer.files import sha256
+
+# Settings of a layer that its variables hold, or that nothing rests on.
+_WITHOUT_EFFECT = ("build_config", "name", "seed")
+
+
+class Structure(NamedTuple):
+    """A hashable `key`, and the variables it leaves open, in its order."""
+
+    key: Any
+    variables: list
+
+
+def structure(*values):
+    """Return the `Structure` of `values` together, or None if they have none.
+
+    Args:
+        values: models, layers, variables, functions with what they close over,
+            arrays, numbers, texts, and lists, tuples and dictionaries of such.
+    """
+    reader = _Reader()
+    try:
+        key = tuple(map(reader.read, values))
+    except _NotUnderstood:
+        return None
+    return Structure(key, reader.variables)
+
+
+class _NotUnderstood(Exception):
+    pass
+
+
+class _Reader:
+    """One pass over values; what comes again is told by its number."""
+
+    def __init__(self):
+        self.variables = []
+        # The objects are kept, so that an id stays one object's own.
+        self._numbers, self._kept = {}, []
+
+    def read(self, value):
+        """Return the key of one value."""
+        if value is None or isinstance(value, bool | int | float | str | bytes):
+            # As text, since 1 == 1.0 == True.
+            return type(value).__name__, repr(value)
+        if isinstance(value, list | tuple):
+            return type(value).__name__, *map(self.read, value)
+        if isinstance(value, dict):
+            items = value.items()
+            return "dict", *((self.read(k), self.read(v)) for k, v in items)
+        if isinstance(value, np.ndarray | np.generic):
+            return _array(value)
+        if isinstance(value, slice):
+            return "slice", *map(
+                self.read, (value.start, value.stop, value.step)
+            )
+        if isinstance(value, type | types.BuiltinFunctionType | np.ufunc):
+            return _name(value)
+        if id(value) not in self._numbers:
+            self._number(value)
+            return "new", self._object(value)
+        return "again", self._numbers[id(value)]
+
+    def _number(self, value):
+        self._numbers[id(value)] = len(self._kept)
+        self._kept.append(value)
+
+    def _object(self, value):
+        if isinstance(value, keras.Variable):
+            self.variables.append(value)
+            shape = tuple(value.shape)
+            return "variable", shape, str(value.dtype), value.trainable
+        if isinstance(value, keras.Operation):
+            return self._operation(value)
+        if isinstance(value, functools.partial):
+            parts = value.func, value.args, value.keywords
+            return "partial", *map(self.read, parts)
+        if isinstance(value, types.MethodType):
+            return "method", self.read(value.__self__), value.__func__.__code__
+        if isinstance(value, types.FunctionType):
+            return self._function(value)
+        if isinstance(value, types.CodeType | types.ModuleType):
+            return _name(value)
+        if keras.ops.is_tensor(value) and hasattr(value, "numpy"):
+            return _array(value.numpy())
+        raise _NotUnderstood(value)
+
+    def _function(self, function):
+        held = [cell.cell_contents for cell in function.__closure__ or ()]
+        given = function.__defaults__, function.__kwdefaults__
+        return function.__code__, self.read(held), *map(self.read, given)
+
+    def _operation(self, operation):
+        """Return the key of a layer, a model, or an operation of a graph."""
+        inner = list(getattr(operation, "_layers", ()))
+        if isinstance(operation, keras.Model):
+            if not hasattr(operation, "_nodes_by_depth"):
+                raise _NotUnderstood(operation)
+            body = self._graph(operation)
+        else:
+            body = self._config(operation, inner), self.read(inner)
+        own = list(getattr(operation, "variables", ()))
+        return _name(type(operation)), body, self.read(own)
+
+    def _config(self, operation, inner):
+        """Return the key of the settings but for names, seeds, and layers."""
+        try:
+            config = operation.get_config()
+        except NotImplementedError as error:
+            raise _NotUnderstood(operation) from error
+        # What is to come out is read as a layer of its own.
+        kinds = {type(layer).__name__ for layer in inner}
+        return self.read(
+            {
+                name: value
+                for name, value in config.items()
+                if name not in _WITHOUT_EFFECT
+                and not name.endswith("initializer")
+                and not _holds(value, kinds)
+            }
+        )
+
+    def _graph(self, model):
+        """Return the key of the nodes of a functional model, bottom up."""
+        for tensor in model.inputs:
+            self._number(tensor)
+        rows = [
+            (tuple(tensor.shape), str(tensor.dtype)) for tensor in model.inputs
+        ]
+        for depth in sorted(model._nodes_by_depth, reverse=True):
+            for node in model._nodes_by_depth[depth]:
+                if not node.is_input:
+                    rows.append(self._node(node))
+        ends = keras.tree.map_structure(
+            lambda tensor: self._numbers[id(tensor)],
+            [model.input, model.output],
+        )
+        return tuple(rows), self.read(ends)
+
+    def _node(self, node):
+        given = keras.tree.map_structure(
+            self._argument, [list(node.arguments.args), node.arguments.kwargs]
+        )
+        row = self.read(node.operation), self.read(given)
+        for tensor in node.outputs:
+            self._number(tensor)
+        return row
+
+    def _argument(self, value):
+        if isinstance(value, keras.KerasTensor):
+            return ("tensor", self._numbers[id(value)])
+        return value
+
+
+def _holds(value, kinds):
+    """Tell whether a setting is a serialised object of one of the `kinds`."""
+    return isinstance(value, dict) and value.get("class_name") in kinds
+
+
+def _array(value):
+    content = sha256(np.ascontiguousarray(value))
+    return "array", value.dtype.str, value.shape, content
+
+
+def _name(value):
+    if isinstance(value, types.CodeType):
+        return value
+    name = getattr(value, "__qualname__", value.__name__)
+    return getattr(value, "__module__", None), name
