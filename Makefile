@@ -13,7 +13,7 @@ EXPERIMENTS := finetune robust-ft adapt predict-transfer
 
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
-.PHONY: help install quick cifar10-mnist $(EXPERIMENTS) list readme report test lint format clean
+.PHONY: bench help install quick cifar10-mnist $(EXPERIMENTS) list readme report test lint format clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -45,6 +45,11 @@ predict-transfer: ## can I pick the checkpoint without training?
 adapt: $(BIN)/.data
 $(EXPERIMENTS): $(BIN)/.core
 	$(BIN)/ktransfer run $@ $(SIZE) --jobs '$(JOBS)' $(OPTIONS)
+
+bench: $(BIN)/.core ## speed beside Keras, ADAPT, PyTorch and scikit-learn
+	$(PYTHON) -m venv $(BIN)/../bench
+	-$(BIN)/../bench/bin/python -m pip install --quiet --disable-pip-version-check --requirement bench/peers.txt
+	$(BIN)/python bench/run.py --peers $(BIN)/../bench/bin/python --results '$(RESULTS)'
 
 list: $(BIN)/.core ## the methods, with the paper of each
 	$(BIN)/ktransfer list methods

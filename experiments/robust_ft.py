@@ -18,6 +18,8 @@ source of one epoch.
 
 from typing import NamedTuple
 
+import numpy as np
+
 from ktransfer import arms, methods, plots
 from ktransfer.plots import Cloud
 from ktransfer.runs import Run
@@ -65,6 +67,8 @@ QUICK = NORMAL._replace(
     rates=(1e-3, 1e-4),
     shares=(0.0, 0.5, 1.0),
 )
+# What varies along the path of a method in the figures.
+PATHS = {"fine_tuning": "learning_rate", "wise_ft": "alpha"}
 TUNED = (
     "scratch",
     "random_features",
@@ -155,19 +159,29 @@ def figures(records, mix=False):
 
 def _plane(records, title):
     """Draw accuracy in distribution against out of it; diverged runs at 0."""
-    clouds = []
+    clouds, chance = [], ""
     groups = arms.arms(arms.measured(arms.ordered(records)))
     for label, members in sorted(groups.items(), key=_place):
         method, family = members[0]["method"], members[0]["family"]
         plain = [100 * arms.accuracy(record) for record in members]
         shifted = [100 * _shifted(record) for record in members]
-        path = method if method in ("wise_ft", "fine_tuning") else ""
+        if method == "majority":
+            # Far from all others, it would press them together.
+            chance = f"; the most frequent class: {np.mean(plain):.0f} %, "
+            chance += f"{np.mean(shifted):.0f} % OOD"
+            continue
+        varied = PATHS.get(method)
+        path = f"{method}, by {varied}" if varied else ""
+        if varied:
+            value = members[0]["hyperparameters"][varied]
+            label = f"{value:g}"
         clouds.append(Cloud(label, method, family, plain, shifted, path))
     steps = max(record["source_steps"] or 0 for record in records)
     return plots.plane(
         clouds,
         title=title.capitalize(),
-        subtitle=f"source of {steps:,} steps; every seed a dot, means marked",
+        subtitle=f"source of {steps:,} steps; every seed a dot, means marked"
+        + chance,
         x_label="accuracy on plain digits, in distribution (%)",
         y_label="accuracy in the looks of pretraining, OOD (%)",
     )

@@ -252,9 +252,9 @@ def _run(options):
     loaded = None
     if options.experiment:
         loaded = _loaded(options)
-        counts = _carry_out(experiment.trials(loaded), options)
-        if counts[0]:
-            tuning = experiment.trials(loaded)
+        tuning = experiment.trials(loaded)
+        counts = _carry_out(tuning, options)
+        if tuning:
             experiment.write_choice(tuning, options.results)
         planned = experiment.planned(loaded, options.results)
     else:

@@ -9,6 +9,7 @@ dictionary.
 """
 
 import importlib.util
+import json
 from collections import defaultdict
 from pathlib import Path
 from statistics import fmean
@@ -68,17 +69,22 @@ def trials(experiment):
 
 
 def planned(experiment, results):
-    """Return the runs that report.
+    """Return the runs that report, with the choice that is on disk.
 
     Raises:
-        KTransferError: `E_RECORD` if they rest on trials that have not run.
+        KTransferError: `E_RECORD` if they rest on a choice that is not there.
     """
     tuning = trials(experiment)
     if not tuning:
         return _precise(experiment, experiment.script.runs(*experiment.size))
+    path = _choice_path(tuning, results)
+    if not path.exists():
+        raise KTransferError(
+            "E_RECORD", f"{path} is not there; run the experiment first."
+        )
     chosen = {
         target: {method: best["hyperparameters"] for method, best in of.items()}
-        for target, of in choose(tuning, results).items()
+        for target, of in json.loads(path.read_text(encoding="utf-8")).items()
     }
     return _precise(
         experiment, experiment.script.runs(*experiment.size, chosen)
@@ -151,7 +157,11 @@ def _score(record):
 
 def write_choice(tuning, results):
     """Put what `choose` finds on disk, before a test split is opened."""
-    path = Path(results) / tuning[0].experiment / "chosen.json"
+    path = _choice_path(tuning, results)
     text = runs.canonical(choose(tuning, results))
     files.write(path, f"{text}\n".encode())
     return path
+
+
+def _choice_path(tuning, results):
+    return Path(results) / tuning[0].experiment / "chosen.json"

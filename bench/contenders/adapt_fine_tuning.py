@@ -27,7 +27,7 @@ def backbone(shape):
 
 def main():
     x, y, test_x, test_y = arrays(
-        "padded_x", "train_y", "padded_test", "test_y"
+        "padded_x", "train_y", "padded_test_x", "test_y"
     )
     x, test_x = x.astype("float32"), test_x.astype("float32")
     tf.keras.utils.set_random_seed(0)
@@ -39,7 +39,9 @@ def main():
             tf.keras.layers.Dense(10),
         ]
     )
-    loss = tf.keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    # Its own training step takes no integer labels.
+    one_hot = np.eye(10, dtype="float32")[y]
+    loss = tf.keras.losses.CategoricalCrossentropy(from_logits=True)
     model = FineTuning(
         encoder=encoder,
         task=task,
@@ -52,7 +54,7 @@ def main():
     end = tf.keras.callbacks.LambdaCallback(on_epoch_end=lambda *_: clock.end())
     model.fit(
         x,
-        y,
+        one_hot,
         epochs=EPOCHS,
         batch_size=BATCH,
         verbose=0,

@@ -41,7 +41,7 @@ def features(base, x):
 
 def main():
     x, y, test_x, test_y = arrays(
-        "padded_x", "train_y", "padded_test", "test_y"
+        "padded_x", "train_y", "padded_test_x", "test_y"
     )
     base = backbone()
     torch.manual_seed(0)

@@ -14,17 +14,23 @@ from ktransfer.data.split import Split, read_only
 from ktransfer.errors import KTransferError
 
 
-def subset(split, labels_per_class, seed):
+def subset(split, labels_per_class, seed, ranked=None):
     """Return `labels_per_class` images of each class, in an order of the seed.
 
     Nested: for one seed, the images for 5 are among those for 10. The same
     for every order of the rows of `split`.
 
+    Args:
+        split: the labelled images.
+        labels_per_class: a whole number from 1.
+        seed: of the choice.
+        ranked: `ranking(split, seed)`, where it is known already.
+
     Raises:
         KTransferError: `E_SUBSET` with the counts when a class has fewer,
             `E_ARGUMENT` for a number that is not a whole one from 1.
     """
-    _check_whole("labels_per_class", labels_per_class, 1)
+    check_whole("labels_per_class", labels_per_class, 1)
     counts = np.bincount(split.y)
     if counts.min() < labels_per_class:
         listed = ", ".join(f"{k}: {n}" for k, n in enumerate(counts))
@@ -34,10 +40,16 @@ def subset(split, labels_per_class, seed):
             f"{counts.argmin()} has {counts.min()} images (images by class: "
             f"{listed}). Ask for at most {counts.min()}.",
         )
-    ranked = _ranked(split, seed, "subset")
+    if ranked is None:
+        ranked = ranking(split, seed)
     return _rows(
         split, ranked[_place_in_class(split.y[ranked]) < labels_per_class]
     )
+
+
+def ranking(split, seed):
+    """Return all rows of `split` in the order in which `subset` takes them."""
+    return _ranked(split, seed, "subset")
 
 
 def validation_split(split, share=0.2, seed=0):
@@ -88,7 +100,7 @@ def _ranked(split, seed, purpose):
 
     Equal images of two classes are told apart by their label.
     """
-    _check_whole("seed", seed, 0)
+    check_whole("seed", seed, 0)
     start = hashlib.sha256(str(seeds.stream(seed, purpose)).encode())
     keys = []
     for image, label in zip(split.x, split.y.tolist(), strict=True):
@@ -111,7 +123,8 @@ def _rows(split, rows):
     return Split(read_only(split.x[rows]), read_only(split.y[rows]))
 
 
-def _check_whole(name, value, least):
+def check_whole(name, value, least):
+    """Refuse, with `E_ARGUMENT`, what is no whole number from `least`."""
     whole = isinstance(value, int | np.integer) and not isinstance(value, bool)
     if not whole or value < least:
         raise KTransferError(

@@ -17,7 +17,14 @@ from typing import NamedTuple
 import numpy as np
 
 from ktransfer import errors
-from ktransfer.data import archives, digits_8x8, glyphs, own_data, shifts
+from ktransfer.data import (
+    archives,
+    digits_8x8,
+    glyphs,
+    own_data,
+    shifts,
+    subsets,
+)
 from ktransfer.data.split import Problem, Split, sha256
 from ktransfer.data.subsets import keep_classes, subset
 from ktransfer.errors import KTransferError
@@ -101,7 +108,10 @@ def load(name, labels_per_class=None, seed=0):
     task = _whole_task(name, _place(name))
     if labels_per_class is None:
         return task
-    train = subset(task.train, labels_per_class, seed)
+    # Checked before the ranks are looked up, since 1 == 1.0 == True.
+    subsets.check_whole("seed", seed, 0)
+    ranked = _ranking(_place(name), int(seed))
+    train = subset(task.train, labels_per_class, seed, ranked)
     return task._replace(train=train, sha256=_task_hash(train, task.unlabelled))
 
 
@@ -242,6 +252,11 @@ def _check_range(base, classes, num_classes):
             f"{base} has no class {max(classes)}; expected classes from 0 to "
             f"{num_classes - 1}.",
         )
+
+
+@functools.lru_cache(maxsize=16)
+def _ranking(place, seed):
+    return subsets.ranking(_problem(place).train, seed)
 
 
 @functools.lru_cache(maxsize=4)

@@ -11,7 +11,8 @@ from ktransfer.plots import style
 class Cloud(NamedTuple):
     """The points of one arm: `xs` and `ys` are lists of equal length.
 
-    `path` joins the arms of one name by a line, in the order given.
+    `path` joins the arms of one name by a line, in the order given: they
+    share a mark and a legend, and the ends are told apart by their `label`.
     """
 
     label: str
@@ -44,19 +45,23 @@ def plane(
         raise KTransferError(
             "E_RECORD", "no records to draw; expected one or more. Run first."
         )
-    symbols = style.markers({c.label: (c.method, c.family) for c in clouds})
-    named = [c for c in clouds if c.label]
+    named = {c.path or c.label: (c.method, c.family) for c in clouds}
+    symbols = style.markers(named)
+    legend = [name for name in named if name]
     with style.in_style():
         figure, top, bottom = style.page(5.0, title, subtitle, footer)
-        wide = max((style.inches(c.label) for c in named), default=0) + 0.7
+        wide = max(map(style.inches, legend), default=0) + 0.7
         right = style.WIDTH - wide
         axes = style.axes(figure, 0.75, bottom + 0.6, right, top - 0.12)
         axes.set_xlabel(x_label)
         axes.set_ylabel(y_label)
         _draw_paths(axes, clouds)
         for cloud in clouds:
-            _draw(axes, cloud, symbols[cloud.label], mean)
-        if named:
+            name = cloud.path or cloud.label
+            shown = name if name in legend else None
+            _draw(axes, cloud, symbols[name], mean, shown)
+            legend = [other for other in legend if other != name]
+        if any(named):
             axes.legend(
                 loc="upper left", bbox_to_anchor=(1.01, 1.0), frameon=False
             )
@@ -73,11 +78,18 @@ def _draw_paths(axes, clouds):
             linewidth=1.0,
             zorder=1,
         )
+        for end in {id(c): c for c in (members[0], members[-1])}.values():
+            axes.annotate(
+                end.label,
+                (np.mean(end.xs), np.mean(end.ys)),
+                xytext=(0, 7),
+                textcoords="offset points",
+                ha="center",
+            )
 
 
-def _draw(axes, cloud, marker, mean):
+def _draw(axes, cloud, marker, mean, label):
     tint = style.colour(cloud.method, cloud.family)
-    label = cloud.label if cloud.label else None
     if mean:
         style.dots(axes, cloud.xs, cloud.ys, tint, f"dots-{cloud.label}")
         xs, ys = [np.mean(cloud.xs)], [np.mean(cloud.ys)]

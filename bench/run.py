@@ -1,0 +1,332 @@
+"""The suite beside its peers: one table, measured in one go on one machine.
+
+    make bench
+
+Every contender is a process of its own that reads the same arrays. They take
+turns, in the opposite order every other repeat, and what counts is the ratio
+within a repeat: its median, and the range that holds the true median with 94 %
+confidence at five repeats (the least and the largest). Peers that the suite
+does not depend on live in an environment of their own; one that is absent is
+skipped, and said to be.
+"""
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+SOURCE_STEPS = 390
+NUM_HEADS = 180
+
+
+def main():
+    options = _options()
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        print("preparing data and source ...", file=sys.stderr)
+        _prepare(folder)
+        found = {
+            part: measure(folder, options)
+            for part, measure in PARTS.items()
+            if part in options.parts
+        }
+    place = Path(options.results) / "bench"
+    place.mkdir(parents=True, exist_ok=True)
+    kept = place / "measured.json"
+    # Parts that were measured on their own join the others.
+    before = json.loads(kept.read_text()) if kept.exists() else {}
+    found = {**before, **found, "machine": _machine()}
+    kept.write_text(json.dumps(found, indent=1, sort_keys=True) + "\n")
+    (place / "README.md").write_text(_table(found))
+    print(_table(found))
+
+
+def _options():
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--peers", help="Python with torch, adapt, sklearn")
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--results", default="results")
+    parser.add_argument("--parts", nargs="+", default=list(PARTS))
+    return parser.parse_args()
+
+
+# What all read
+
+
+def _prepare(folder):
+    """Write the arrays and the frozen network that all contenders read."""
+    # In a process of its own, so that this one stays without TensorFlow.
+    subprocess.run(
+        [sys.executable, HERE / "prepare.py", folder, str(SOURCE_STEPS)],
+        check=True,
+        env=_environment(),
+    )
+
+
+def _environment():
+    return {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"}
+
+
+def _machine():
+    text = Path("/proc/cpuinfo").read_text(encoding="utf-8")
+    lines = dict(
+        map(str.strip, line.split(":", 1))
+        for line in text.splitlines()
+        if ":" in line
+    )
+    flags = lines.get("flags", "").split()
+    wanted = ("amx_bf16", "avx2", "avx512_bf16", "avx512f", "fma")
+    return {
+        "cores": len(os.sched_getaffinity(0)),
+        "date": time.strftime("%Y-%m-%d"),
+        "instruction_sets": [name for name in wanted if name in flags],
+        "processor": lines.get("model name", platform.machine()),
+        "python": platform.python_version(),
+    }
+
+
+# Contenders
+
+
+def _contend(script, folder, *arguments, python=sys.executable):
+    """Return what a contender reports, None if it lacks a package."""
+    done = subprocess.run(
+        [python, HERE / "contenders" / script, folder, *map(str, arguments)],
+        env=_environment(),
+        capture_output=True,
+        text=True,
+    )
+    if done.returncode == 0:
+        return json.loads(done.stdout.strip().splitlines()[-1])
+    if "ModuleNotFoundError" in done.stderr:
+        print(f"{script} is skipped: {done.stderr.splitlines()[-1]}")
+        return None
+    raise SystemExit(f"{script} failed:\n{done.stderr}")
+
+
+def _repeated(repeats, **contenders):
+    """Return name -> list of reports; the order turns with every repeat."""
+    found = {name: [] for name in contenders}
+    for number in range(repeats):
+        order = list(contenders)[:: -1 if number % 2 else 1]
+        for name in order:
+            if None in found[name]:
+                continue
+            report = contenders[name]()
+            found[name].append(report)
+            said = f"{_total(report):.1f} s" if report else "skipped"
+            print(f"repeat {number + 1}: {name} {said}", file=sys.stderr)
+    return {k: v for k, v in found.items() if None not in v}
+
+
+def _total(report, epochs=None):
+    """Return the seconds of `epochs` epochs, all but the first alike."""
+    first, *others = report["seconds"]
+    if epochs is None or not others:
+        return first + sum(others)
+    return first + (epochs - 1) * statistics.mean(others)
+
+
+def _spread(values):
+    return [min(values), statistics.median(values), max(values)]
+
+
+def _compare(found, ours, epochs=None):
+    """Return name -> seconds, ratios to ours in the same repeat, accuracy."""
+    base = [_total(report, epochs) for report in found[ours]]
+    rows = {}
+    for name, reports in found.items():
+        seconds = [_total(report, epochs) for report in reports]
+        rows[name] = {
+            "accuracy": _spread([report["accuracy"] for report in reports]),
+            "ratio": _spread([a / b for a, b in zip(seconds, base)]),
+            "seconds": _spread(seconds),
+        }
+    return rows
+
+
+# The parts of the table
+
+
+def _head(folder, options):
+    """One head on frozen features of 60,000 images, ten epochs."""
+    peers = options.peers or sys.executable
+    few, all_ = 2, 10
+    found = _repeated(
+        options.repeats,
+        ours=lambda: _contend("ktransfer_head.py", folder, all_),
+        A=lambda: _contend("keras_guide.py", folder, few),
+        B=lambda: _contend("keras_cached.py", folder, all_),
+        C=lambda: _contend("adapt_fine_tuning.py", folder, few, python=peers),
+        D=lambda: _contend("pytorch_head.py", folder, few, python=peers),
+        D_cached=lambda: _contend(
+            "pytorch_head.py", folder, all_, "cached", python=peers
+        ),
+    )
+    rows = _compare(found, "ours", all_)
+    for name in ("A", "C", "D"):
+        if name in rows:
+            rows[name]["extrapolated_from_epochs"] = few
+    # The whole of A once: does its answer agree?
+    rows["A"]["accuracy_of_all_epochs"] = _contend(
+        "keras_guide.py", folder, all_
+    )["accuracy"]
+    return {"rows": rows, "peak": _peak(rows)}
+
+
+def _peak(rows):
+    """Return products a second of our head beside the best of the machine."""
+    code = "from ktransfer import backend; print(backend.product_rate(2048, 9))"
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env=_environment(),
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    # Forwards, and backwards by the weights; none by the frozen features.
+    products = 2 * 2 * (1024 * 512 + 512 * 10) + 2 * 512 * 10
+    achieved = 600_000 * products / rows["ours"]["seconds"][1] / 1e9
+    best = float(done.stdout.split()[-1])
+    return {"achieved": achieved, "machine": best, "share": achieved / best}
+
+
+def _grid(folder, options):
+    """180 heads: six seeds x six label budgets x five heads and rates."""
+    jobs = len(os.sched_getaffinity(0))
+    found = _repeated(
+        options.repeats,
+        ours=lambda: _contend("ktransfer_grid.py", folder, 0, jobs),
+        A=lambda: _contend("keras_grid.py", folder, 0, "guide"),
+        B=lambda: _contend("keras_grid.py", folder, 0, "cached"),
+    )
+    for name in ("A", "B"):
+        for report in found[name]:
+            sample = report["seconds"]
+            whole = report["once"] + NUM_HEADS * statistics.mean(sample)
+            report["seconds"] = [whole]
+    rows = _compare(found, "ours")
+    for name in ("A", "B"):
+        rows[name]["extrapolated_from_heads"] = len(sample)
+    return {"rows": rows}
+
+
+def _convolutions(folder, options):
+    """Pretraining the article's network on CIFAR-10, one epoch."""
+    found = _repeated(
+        options.repeats,
+        ours=lambda: _contend(
+            "ktransfer_convolutions.py", folder, 1, "mixed_bfloat16"
+        ),
+        float32=lambda: _contend(
+            "ktransfer_convolutions.py", folder, 1, "float32"
+        ),
+        A=lambda: _contend("keras_convolutions.py", folder, 1),
+    )
+    return {"rows": _compare(found, "ours")}
+
+
+def _regression(folder, options):
+    """A linear head to its minimum, 60,000 features of 1,024 values."""
+    peers = options.peers or sys.executable
+    found = _repeated(
+        options.repeats,
+        ours=lambda: _contend("ktransfer_regression.py", folder, 0),
+        E=lambda: _contend("scikit_regression.py", folder, 0, python=peers),
+    )
+    rows = _compare(found, "ours")
+    for name, reports in found.items():
+        rows[name]["objective"] = reports[0]["objective"]
+    return {"rows": rows}
+
+
+PARTS = {
+    "head": _head,
+    "grid": _grid,
+    "convolutions": _convolutions,
+    "regression": _regression,
+}
+NAMES = {
+    "A": "Keras's guide",
+    "B": "Keras, cached features and XLA",
+    "C": "ADAPT `FineTuning`",
+    "D": "PyTorch",
+    "D_cached": "PyTorch, cached features",
+    "E": "scikit-learn",
+    "float32": "ktransfer in float32",
+    "ours": "**ktransfer**",
+}
+
+
+# The table
+
+
+def _table(found):
+    machine = found["machine"]
+    lines = [
+        "# Measured speed",
+        "",
+        f"{machine['processor']}, {machine['cores']} cores, "
+        f"{', '.join(machine['instruction_sets'])}; {machine['date']}. "
+        "`make bench` measures it again.",
+        "",
+        "A ratio is of two times within one repeat; its median, and the least "
+        "and the largest of the repeats.",
+    ]
+    for part, measure in PARTS.items():
+        if part in found:
+            lines += ["", *_part(measure.__doc__, found[part])]
+    return "\n".join(lines) + "\n"
+
+
+def _part(title, found):
+    lines = [
+        f"## {title.rstrip('.')}",
+        "",
+        "| | seconds | times ours | accuracy |",
+        "|---|---|---|---|",
+    ]
+    for name, row in found["rows"].items():
+        low, middle, high = row["ratio"]
+        accuracy = f"{row['accuracy'][1]:.2%}"
+        whole = row.get("accuracy_of_all_epochs")
+        if whole is not None:
+            accuracy = f"{whole:.2%}"
+        told = NAMES[name]
+        for key, unit in (
+            ("extrapolated_from_epochs", "epochs"),
+            ("extrapolated_from_heads", "heads"),
+        ):
+            if key in row:
+                told += f" (extrapolated from {row[key]} {unit})"
+        lines.append(
+            f"| {told} | {row['seconds'][1]:.1f} | {middle:.2f} "
+            f"[{low:.2f}, {high:.2f}] | {accuracy} |"
+        )
+    if "peak" in found:
+        peak = found["peak"]
+        lines += [
+            "",
+            f"Matrix products of the head: {peak['achieved']:.0f} GFLOP/s, "
+            f"{peak['share']:.0%} of the {peak['machine']:.0f} GFLOP/s that "
+            "one large product reaches here (F).",
+        ]
+    objectives = [row.get("objective") for row in found["rows"].values()]
+    if all(value is not None for value in objectives):
+        named = ", ".join(
+            f"{NAMES[n].strip('*')} {row['objective']:.6f}"
+            for n, row in found["rows"].items()
+        )
+        lines += ["", f"Objective reached: {named}."]
+    return lines
+
+
+if __name__ == "__main__":
+    main()
