@@ -142,6 +142,44 @@ def value_and_gradients(function, variables):
     return value, found
 
 
+def apply_adam(
+    variable,
+    momentum,
+    velocity,
+    gradient,
+    *,
+    step,
+    learning_rate,
+    decays,
+    epsilon,
+):
+    """Update a variable and its two moments as Keras's Adam does, in one pass.
+
+    Args:
+        variable: as an optimiser's `update_step` gets it.
+        momentum, velocity: Keras variables, the moments.
+        gradient: of the variable's shape.
+        step: the number of this update, from 1.
+        learning_rate: of this update.
+        decays: of the two moments.
+        epsilon: added to the root of the second, before its correction.
+    """
+    done = tf.cast(step, gradient.dtype)
+    powers = [tf.pow(tf.cast(decay, gradient.dtype), done) for decay in decays]
+    tf.raw_ops.ResourceApplyAdam(
+        var=variable.handle,
+        m=momentum.value.handle,
+        v=velocity.value.handle,
+        beta1_power=powers[0],
+        beta2_power=powers[1],
+        lr=tf.cast(learning_rate, gradient.dtype),
+        beta1=decays[0],
+        beta2=decays[1],
+        epsilon=epsilon,
+        grad=gradient,
+    )
+
+
 def gradients(function, variables):
     """Return the compiled gradient of a scalar `function` by `variables`.
 

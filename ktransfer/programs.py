@@ -14,7 +14,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from ktransfer import optimizers
+from ktransfer import backend, optimizers
 from ktransfer.structures import structure
 
 # Programs that a process keeps, those used last.
@@ -42,7 +42,7 @@ def forget():
 
 
 @contextlib.contextmanager
-def training(objective, names, loss, optimizer, *, scales, compiled):
+def training(objective, names, loss, optimizer, *, scales):
     """Yield an `Objective` that trains the variables of `objective`.
 
     It is the given one, or one of the same structure that was traced before,
@@ -55,7 +55,6 @@ def training(objective, names, loss, optimizer, *, scales, compiled):
         loss: function (labels, outputs) -> scalar.
         optimizer: class or function learning_rate -> fresh Keras optimiser.
         scales: of the update, one a trainable variable.
-        compiled: whether XLA compiles it.
     """
     given = structure(objective, list(names), loss, optimizer, scales)
 
@@ -64,12 +63,14 @@ def training(objective, names, loss, optimizer, *, scales, compiled):
         # The rate is given with the batch.
         trained = objective.trainable_variables
         made = optimizers.scaled(optimizer(1.0), trained, scales)
-        objective.compile(made, jit_compile=compiled)
+        # XLA was measured: slower in convolutions and linear heads, and in
+        # dense ones no faster than `optimizers.Adam` without it.
+        objective.compile(made, jit_compile=False)
         # Left to the first call, they make Keras trace twice.
         made.build(trained)
         return objective
 
-    program, variables = _find(given, ("training", compiled), make)
+    program, variables = _find(given, "training", make)
     for variable, value in zip(
         program.model.optimizer.variables, program.start
     ):
@@ -91,7 +92,7 @@ def forward(model, inputs):
     padded = -(-n // BATCH) * BATCH
     # Batches have one shape, so no row depends on how many others there are.
     rows = np.minimum(np.arange(padded), n - 1).reshape(-1, BATCH)
-    program, variables = _find(structure(model), ("inference",), lambda: model)
+    program, variables = _find(structure(model), "inference", lambda: model)
     with _lent(program, variables):
         found = [
             program.model.predict_on_batch(
@@ -160,16 +161,26 @@ class Objective(keras.Model):
         # All is an argument and not captured: TensorFlow keeps the graph of a
         # loop, and with it what it captured, for ever.
         given, _, _ = keras.utils.unpack_x_y_sample_weight(data)
-        count = given["count"][0]
+        trained = self.trainable_variables
 
         def one(step, total):
             self.optimizer.learning_rate.assign(given["learning_rate"][step])
-            batch = self._batch(given, step)
-            super(Objective, self).train_step(batch)
-            return total + self._last_loss
+            images, labels = self._batch(given, step)
+            value, slopes = backend.value_and_gradients(
+                lambda: self._value(images, labels), trained
+            )
+            self.optimizer.apply(slopes, trained)
+            return total + value
 
+        count = given["count"][0]
         total = ops.fori_loop(0, count, one, ops.zeros(()))
         return {"loss": total / ops.cast(count, "float32")}
+
+    def _value(self, images, labels):
+        outputs = self(images, training=True)
+        # What a layer of lower precision gives is not summed in it.
+        wide = keras.tree.map_structure(_as_float32, outputs)
+        return self._loss(labels, wide) + sum(self.losses)
 
     def _batch(self, given, step):
         taken = {name: many[step] for name, many in given["inputs"].items()}
@@ -180,15 +191,6 @@ class Objective(keras.Model):
         images = [taken[name] for name in self._names]
         lone = set(labels) == {"target"}
         return images, labels["target"] if lone else labels
-
-    def compute_loss(self, x, y, y_pred, sample_weight=None, training=True):
-        # What a layer of lower precision gives is not summed in it.
-        wide = keras.tree.map_structure(_as_float32, y_pred)
-        loss = self._loss(y, wide)
-        for extra in self.losses:
-            loss = loss + extra
-        self._last_loss = loss
-        return loss
 
 
 def _as_float32(x):

@@ -23,10 +23,6 @@ from ktransfer.surgery import inline, leaves, node_of
 
 # Most steps of one compiled call. The weights do not depend on it.
 CHUNK = 50
-# Multiply-adds of a whole fit above which compiling a dense graph with XLA
-# pays. Measured; a constant, since compiled bits differ from plain ones.
-XLA_PAYS_ABOVE = 1e11
-
 
 # Names of Keras's dtype policies.
 PRECISIONS = ("float32", "mixed_bfloat16")
@@ -39,14 +35,13 @@ class Fit(NamedTuple):
     """What one `fit` did: for the record of a run.
 
     `curve` holds (step, mean loss since the last point); `cached` the values
-    a frozen part gave per image, 0 if the graph was live; `compiled` whether
-    XLA ran it; `trainable_parameters` those that this stage trained.
+    a frozen part gave per image, 0 if the graph was live;
+    `trainable_parameters` those that this stage trained.
     """
 
     steps: int
     curve: list
     cached: int
-    compiled: bool
     trainable_parameters: int
 
 
@@ -123,7 +118,6 @@ def fit(
     }
     inputs, outputs, arrays, cached = _partial(model, images, orders)
     objective = Objective(list(inputs.values()), outputs, name="objective")
-    compiled = _xla_pays(objective, steps * batch_size)
     before = _snapshot(model)
     scales = _scales(rates, learning_rate)
     trained = objective.trainable_variables
@@ -135,7 +129,6 @@ def fit(
             loss,
             build,
             scales=[scales.get(id(variable), 1) for variable in trained],
-            compiled=compiled,
         ) as program,
     ):
         curve = _run(
@@ -146,7 +139,7 @@ def fit(
         )
     _check_after(model, before, scales, steps)
     count = int(sum(np.prod(v.shape) for v in objective.trainable_variables))
-    _ledger.append(Fit(steps, curve, cached, compiled, count))
+    _ledger.append(Fit(steps, curve, cached, count))
 
 
 def predict(model, images):
@@ -390,17 +383,6 @@ def _progress_bar(steps):
         return lambda done, loss: None
     bar = keras.utils.Progbar(steps)
     return lambda done, loss: bar.update(done, [("loss", loss)])
-
-
-def _xla_pays(objective, images):
-    """Tell whether XLA is faster: dense graphs yes, convolutions never."""
-    live = [x for layer in objective.layers for x in leaves(layer)]
-    if any(
-        len(getattr(layer, "kernel", np.zeros(1)).shape) > 2 for layer in live
-    ):
-        return False
-    weights = sum(np.prod(v.shape) for v in objective.weights)
-    return bool(3 * images * weights > XLA_PAYS_ABOVE)
 
 
 # Rates

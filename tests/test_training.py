@@ -380,7 +380,7 @@ def test_the_curve_is_the_loss_of_the_chunks(task):
     (done,) = training.ledger()
     assert [step for step, _ in done.curve] == [4]
     assert 0.5 < done.curve[0][1] < 2.0
-    assert done.steps == 4 and done.cached == 0 and not done.compiled
+    assert done.steps == 4 and done.cached == 0
 
 
 def test_no_steps_change_nothing(task):
@@ -433,6 +433,7 @@ def test_layers_compute_in_bfloat16_and_all_that_stays_is_float32(task):
             return inputs
 
     def trained(precision):
+        keras.utils.set_random_seed(0)
         backbone = small_backbone(normalised=True)
         x = Watched(name="low")(backbone.output)
         outputs = layers.Dense(3, name="logits")(x)
