@@ -293,3 +293,18 @@ def test_a_short_table_says_what_it_leaves_out():
     assert short.count("... and 4 more") == 3
     # The sentences below are about all of them.
     assert whole.splitlines()[-1] == short.splitlines()[-1]
+
+
+def test_accuracies_on_another_test_set_have_a_column():
+    records = [record(seed=seed) for seed in range(5)]
+    assert "shifted" not in report.to_markdown(report.table(records))
+    for kept in records:
+        kept["also"] = ["shifted"]
+        kept["also_accuracies"] = {"shifted": 0.25}
+    # What diverged counts 0 there too.
+    records[0].update(status="diverged", test_accuracy=None)
+    del records[0]["also_accuracies"]
+    (row,) = report.table(records)
+    assert row["also_target"] == "shifted"
+    assert row["also_accuracy"] == pytest.approx(0.2)
+    assert "| on shifted, % |" in report.to_markdown([row])

@@ -32,6 +32,10 @@ COLUMNS = (
     "p_value",
     "sign_flip",
     "detectable",
+    "also_target",
+    "also_accuracy",
+    "also_low",
+    "also_high",
     "badge",
     "seconds",
     "trainable_parameters",
@@ -68,9 +72,11 @@ def table(records, baseline="scratch", mix=False):
     Returns:
         A list of dicts with the keys `COLUMNS`, by target, labels per class
         and falling accuracy; inapplicable arms come last. Accuracies and
-        gains are fractions, nan where there is none; `labels` is the mean
-        number of labelled images per class; `badge` is one of better, worse,
-        negative transfer, undecided, too few seeds, control and not applicable.
+        gains are fractions, nan where there is none; `also_accuracy` is that
+        on the test set `also_target`, where the runs name one; `labels` is
+        the mean number of labelled images per class; `badge` is one of
+        better, worse, negative transfer, undecided, too few seeds, control
+        and not applicable.
 
     Raises:
         KTransferError: `E_RECORD` for records that should not meet, and what
@@ -87,6 +93,7 @@ def table(records, baseline="scratch", mix=False):
         row = {
             **_identity(cell, members),
             **_numbers(members, gains.get(cell, _NO_GAIN)),
+            **_elsewhere(members),
             **_counts(members),
             "badge": badges[cell],
             "baseline": baseline,
@@ -143,6 +150,29 @@ def _numbers(members, gain):
             max, members, "trainable_parameters"
         ),
         "total_parameters": _over_runs(max, members, "total_parameters"),
+    }
+
+
+def _elsewhere(members):
+    """Return the accuracy on the other test set that the runs were asked for.
+
+    A diverged run counts 0 there too.
+    """
+    name = next(iter(members[0].get("also", ())), "")
+    found = [
+        {
+            **record,
+            "test_accuracy": record.get("also_accuracies", {}).get(name, 0.0),
+        }
+        for record in arms.measured(members)
+        if name
+    ]
+    accuracy = statistics.mean_interval(arms.seed_accuracies(found))
+    return {
+        "also_target": name,
+        "also_accuracy": accuracy.mean,
+        "also_low": accuracy.low,
+        "also_high": accuracy.high,
     }
 
 

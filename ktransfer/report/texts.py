@@ -21,6 +21,12 @@ def _accuracy_text(row):
     )
 
 
+def _elsewhere_text(row):
+    return words.percent(
+        (row["also_accuracy"], row["also_low"], row["also_high"]), ".1f"
+    )
+
+
 def _gain_text(row):
     if row["arm"] == row["baseline"]:
         return "baseline"
@@ -63,29 +69,23 @@ def to_markdown(rows):
 
 
 def _markdown_table(rows):
-    head = (
-        "method",
-        "accuracy, %",
-        f"gain over {_markdown(rows[0]['baseline'])}, pp",
-        "verdict",
-        "n",
-        "seconds",
-        "trainable",
-    )
-    lines = [
-        f"| {' | '.join(head)} |",
-        "| --- | ---: | ---: | --- | ---: | ---: | ---: |",
-    ]
+    columns = {
+        "method": lambda row: _code(row["arm"]) + (" †" * bool(row["stale"])),
+        "accuracy, %": _accuracy_text,
+    }
+    if other := rows[0]["also_target"]:
+        columns[f"on {_markdown(other)}, %"] = _elsewhere_text
+    columns |= {
+        f"gain over {_markdown(rows[0]['baseline'])}, pp": _gain_text,
+        "verdict": lambda row: row["badge"],
+        "n": lambda row: str(row["n"]),
+        "seconds": _seconds_text,
+        "trainable": _trainable_text,
+    }
+    sides = ["---" if c in ("method", "verdict") else "---:" for c in columns]
+    lines = [f"| {' | '.join(columns)} |", f"| {' | '.join(sides)} |"]
     for row in rows:
-        cells = (
-            _code(row["arm"]) + (" †" if row["stale"] else ""),
-            _accuracy_text(row),
-            _gain_text(row),
-            row["badge"],
-            str(row["n"]),
-            _seconds_text(row),
-            _trainable_text(row),
-        )
+        cells = [text(row) for text in columns.values()]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 
