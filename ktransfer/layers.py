@@ -19,6 +19,22 @@ class Luminance(keras.layers.Layer):
 
 
 @keras.saving.register_keras_serializable("ktransfer")
+class Pixels(keras.layers.Layer):
+    """Rounds to the nearest pixel value, as uint8.
+
+    Behind what computes in floats a network would read fractions where its
+    graph is inlined, and whole numbers where it is one layer.
+    """
+
+    def call(self, inputs):
+        whole = ops.round(ops.clip(inputs, 0, 255))
+        return ops.cast(whole, "uint8")
+
+    def compute_output_spec(self, inputs):
+        return keras.KerasTensor(inputs.shape, "uint8")
+
+
+@keras.saving.register_keras_serializable("ktransfer")
 class InferenceMode(keras.layers.Layer):
     """A model that always runs in inference mode, whatever calls it.
 

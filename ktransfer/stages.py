@@ -86,6 +86,14 @@ def divided(steps, share, *, seed):
     return first, steps - first, stream(seed, "stage", 2) if first else seed
 
 
+def own_rate(learning_rate, *heads):
+    """Return the `rates` of `fit` under which the `heads` have their own.
+
+    None, the rate of all else, needs no entry.
+    """
+    return [(heads, learning_rate)] if learning_rate is not None else []
+
+
 def small_network(target, seed, name=None):
     """Return the fresh, untrained default network: images -> logits.
 

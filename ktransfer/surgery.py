@@ -15,7 +15,7 @@ from keras import layers
 
 from ktransfer.data import Task
 from ktransfer.errors import KTransferError, NotApplicable, unknown
-from ktransfer.layers import InferenceMode, Luminance
+from ktransfer.layers import InferenceMode, Luminance, Pixels
 from ktransfer.seeds import stream
 
 _BLOCK = re.compile(r"((?:block|stage|conv|layer)\d+)_")
@@ -332,8 +332,8 @@ def adapt_input(model, image_shape):
 
     Colour to grey goes by luminance, grey to colour by three equal channels.
     Images that are smaller by less than half get a border of zeros, all
-    others are resized (bilinear). A model that already fits comes back as
-    is.
+    others are resized (bilinear). What comes out is rounded to whole pixel
+    values. A model that already fits comes back as is.
 
     Args:
         model: one input `(height, width, channels)`, uint8.
@@ -354,6 +354,8 @@ def adapt_input(model, image_shape):
             f"images of {image_shape[-1]} channels cannot be adapted to a "
             f"model that takes {wanted[-1]}; expected 1 or 3."
         )
+    if x.dtype != "uint8":
+        x = Pixels(name="pixels")(x)
     return keras.Model(inputs, model(x), name=f"{model.name}_adapted")
 
 

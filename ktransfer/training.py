@@ -26,9 +26,12 @@ CHUNK = 50
 
 # Names of Keras's dtype policies.
 PRECISIONS = ("float32", "mixed_bfloat16")
-# The layers that stay in float32 whatever the precision: what reads pixels,
-# which 8 bits hold but 7 do not, and what gives logits.
-_ALWAYS_FLOAT32 = ("rescale", "logits", "source_logits")
+# The layers that stay in float32 whatever the precision: what works on pixels,
+# whose 8 bits bfloat16 does not always hold, and what gives logits.
+_ALWAYS_FLOAT32 = (
+    *("resize", "rgb_to_grey", "pixels", "rescale"),
+    *("logits", "source_logits"),
+)
 
 
 class Fit(NamedTuple):

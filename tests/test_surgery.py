@@ -247,3 +247,14 @@ def test_assigning_is_all_or_nothing():
 def test_a_source_has_a_layer_named_features():
     source = small_source(small_task("source", 3))
     assert surgery.cut(source.model, "features").output.shape == (None, 8)
+
+
+@pytest.mark.parametrize("shape", [(12, 12, 3), (40, 40, 1), (40, 40, 3)])
+def test_what_was_adapted_is_pixels_again(shape):
+    """A network reads the same, whether its graph is one layer or inlined."""
+    rng = np.random.default_rng(0)
+    x = rng.integers(0, 256, (4, *shape)).astype("uint8")
+    adapted = adapt_input(small_backbone((12, 12, 1)), shape)
+    pixels = adapted.get_layer("pixels").output
+    assert pixels.dtype == "uint8"
+    np.testing.assert_array_equal(adapted(x), inline(adapted)(x))

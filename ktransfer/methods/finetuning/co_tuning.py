@@ -10,8 +10,9 @@ T calibrates the source: it gives the least cross-entropy on `num_images`
 was trained on that split too, so T comes out lower than on new images would
 be right; there are no others, the test split being closed.
 
-The authors train with batches of 48, rate 1e-3, ten times that for the heads,
-and weight decay 5e-4.
+`head_learning_rate` is that of both heads, None the rate of all. The authors
+train with batches of 48, rate 1e-3, ten times that for the heads, and weight
+decay 5e-4.
 
 Row: M25 (article 003).
 Source: You et al. 2020. https://proceedings.neurips.cc/paper/2020/file/c8067ad1937f728f51288b3eb986afaa-Paper.pdf
@@ -21,7 +22,12 @@ import numpy as np
 from keras import ops
 
 from ktransfer.losses import cross_entropy
-from ktransfer.stages import constant, held_out, with_source_head
+from ktransfer.stages import (
+    constant,
+    held_out,
+    own_rate,
+    with_source_head,
+)
 from ktransfer.surgery import adapt_input, classifier, copy, copy_backbone
 from ktransfer.training import fit, predict
 
@@ -34,11 +40,14 @@ def transfer(
     seed,
     strength=2.3,
     num_images=2000,
+    head_learning_rate=None,
     **training,
 ):
     backbone = copy_backbone(source.model)
     model = classifier(backbone, target, seed=seed)
+    head = model.get_layer("logits")
     if not strength:
+        training["rates"] = own_rate(head_learning_rate, head)
         fit(model, target.train, steps=steps, seed=seed, **training)
         return model
     rows = constant(_relationship(target, source, num_images, seed))
@@ -50,7 +59,15 @@ def transfer(
         return cross_entropy(labels, outputs["logits"]) + strength * related
 
     both = with_source_head(model, source)
-    fit(both, target.train, steps=steps, seed=seed, loss=loss, **training)
+    fit(
+        both,
+        target.train,
+        steps=steps,
+        seed=seed,
+        loss=loss,
+        rates=own_rate(head_learning_rate, head, both.get_layer("source_head")),
+        **training,
+    )
     return model
 
 

@@ -8,7 +8,8 @@ at every step. So the statistics that serve also train, and a small batch
 matters less. Probability 1 is fine-tuning and leaves the device out; what is
 served is plain BatchNorm.
 
-The authors train with batch 48, rate 1e-3 and a head ten times as fast.
+The authors train with batch 48, rate 1e-3 and a head ten times as fast, which
+is `head_learning_rate` 1e-2.
 
 Row: M25 (article 003).
 Source: Kou et al. 2020 (NeurIPS). https://github.com/thuml/StochNorm
@@ -20,15 +21,26 @@ from keras import layers
 from ktransfer.errors import NotApplicable
 from ktransfer.layers import StochasticNormalization
 from ktransfer.seeds import stream
+from ktransfer.stages import own_rate
 from ktransfer.surgery import classifier, copy_backbone, inline
 from ktransfer.training import fit
 
 
-def transfer(target, source, *, steps, seed, probability=0.5, **training):
+def transfer(
+    target,
+    source,
+    *,
+    steps,
+    seed,
+    probability=0.5,
+    head_learning_rate=None,
+    **training,
+):
     model = classifier(copy_backbone(source.model), target, seed=seed)
     noisy = _stochastic(inline(model), probability, seed)
     trained = model if probability == 1 else noisy
-    fit(trained, target.train, steps=steps, seed=seed, **training)
+    rates = own_rate(head_learning_rate, model.get_layer("logits"))
+    fit(trained, target.train, steps=steps, seed=seed, rates=rates, **training)
     return model
 
 

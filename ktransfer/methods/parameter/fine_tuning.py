@@ -11,6 +11,7 @@ Source: Yosinski et al. 2014. https://arxiv.org/abs/1411.1792
 from keras import ops
 
 from ktransfer.losses import cross_entropy
+from ktransfer.stages import own_rate
 from ktransfer.surgery import classifier, copy_backbone, leaves
 from ktransfer.training import fit
 
@@ -34,7 +35,6 @@ def transfer(
         squares = sum(ops.sum(ops.square(kernel)) for kernel in kernels)
         return cross_entropy(labels, logits) + weight_decay / 2 * squares
 
-    head = [model.get_layer("logits")]
     fit(
         model,
         target.train,
@@ -42,7 +42,7 @@ def transfer(
         learning_rate=learning_rate,
         seed=seed,
         loss=decayed if weight_decay else cross_entropy,
-        rates=[(head, head_learning_rate)] if head_learning_rate else (),
+        rates=own_rate(head_learning_rate, model.get_layer("logits")),
         **training,
     )
     return model
