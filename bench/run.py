@@ -222,7 +222,7 @@ def _convolutions(folder, options):
     """Pretraining the article's network on CIFAR-10, one epoch."""
     found = _repeated(
         options.repeats,
-        ours=lambda: _contend(
+        bfloat16=lambda: _contend(
             "ktransfer_convolutions.py", folder, 1, "mixed_bfloat16"
         ),
         float32=lambda: _contend(
@@ -230,7 +230,7 @@ def _convolutions(folder, options):
         ),
         A=lambda: _contend("keras_convolutions.py", folder, 1),
     )
-    return {"rows": _compare(found, "ours")}
+    return {"rows": _compare(found, "bfloat16")}
 
 
 def _regression(folder, options):
@@ -260,6 +260,7 @@ NAMES = {
     "D": "PyTorch",
     "D_cached": "PyTorch, cached features",
     "E": "scikit-learn",
+    "bfloat16": "**ktransfer in bfloat16**",
     "float32": "ktransfer in float32",
     "ours": "**ktransfer**",
 }

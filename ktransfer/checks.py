@@ -52,7 +52,10 @@ CHOICES = {
     "precision": ("float32", "mixed_bfloat16"),
     "schedule": ("constant", "cosine", "annealed"),
 }
-SCORES = ("leep", "nce", "logme", "h_score", "transrate", "class_balance")
+SCORES = (
+    *("leep", "nce", "logme", "h_score", "shrunk_h_score", "transrate"),
+    "class_balance",
+)
 _NAMES_LAYERS = {"targets", "layer", "hint_block", "block", "blocks"}
 
 

@@ -240,6 +240,7 @@ def _record(results, run):
     record = {
         **runs.as_fields(run),
         **_UNMEASURED,
+        "code": runs.code(run),
         "family": methods.describe(run.method).family,
         "fingerprint": runs.fingerprint(run),
         "num_classes": task.num_classes,
@@ -257,12 +258,15 @@ def _record(results, run):
         record |= {"status": "not_applicable", "reason": error.message}
     except Diverged as error:
         record |= {"status": "diverged", "reason": str(error)}
+        _source.cache_clear()
     except MemoryError as error:
         raise KTransferError(
             "E_MEMORY", f"out of memory in {run.method}; use fewer JOBS."
         ) from error
     except Exception as error:
         record |= {"status": "failed", "reason": _one_line(error)}
+        # Whatever it did to them, the next run starts from the files.
+        _source.cache_clear()
     backend.forget_traces()
     # Without a collection of all garbage, which takes as long as a small run.
     keras.utils.clear_session(free_memory=False)
@@ -289,7 +293,7 @@ def _measure(run, task, sources):
     if run.evaluation == "validation":
         train, held = data.validation_split(task.train, seed=run.seed)
         task = task._replace(train=train)
-    before = [_weights_hash(source.model) for source in sources]
+    before = [_state_hash(source.model) for source in sources]
     transfer = methods.load(run.method)
     training.ledger()
     start = time.process_time()
@@ -303,13 +307,13 @@ def _measure(run, task, sources):
         )
     seconds = time.process_time() - start
     fits = training.ledger()
-    if before != [_weights_hash(source.model) for source in sources]:
+    if before != [_state_hash(source.model) for source in sources]:
         raise KTransferError(
-            "E_INVARIANT", f"{run.method} changed the weights of a source"
+            "E_INVARIANT", f"{run.method} changed a source or froze it"
         )
     weighted = [x for x in surgery.leaves(model) if x.weights]
     return {
-        **_evaluated(run, model, task, held),
+        **_evaluated(run, model, task, held, sources),
         **_beside(run, task, sources, model),
         "curve": _curve(fits),
         "frozen_layers": sorted(x.name for x in weighted if not x.trainable),
@@ -323,7 +327,7 @@ def _measure(run, task, sources):
     }
 
 
-def _evaluated(run, model, task, held):
+def _evaluated(run, model, task, held, sources):
     """Measure the model; the test split stays closed to a trial that tunes."""
     from ktransfer import measures, stages
 
@@ -332,7 +336,9 @@ def _evaluated(run, model, task, held):
     if run.evaluation == "validation":
         value = measures.accuracy(model, held)
         return {"status": "ok", "validation_accuracy": value}
-    value = measures.information(model, stages.without_labels(task))
+    stages.require_same_classes(task, sources[0])
+    images = stages.without_labels(task)
+    value = measures.information(model, images, sources[0].task.train)
     return {"status": "ok", "information": value}
 
 
@@ -359,9 +365,11 @@ def _curve(fits):
     return points
 
 
-def _weights_hash(model):
+def _state_hash(model):
+    """Return the sha256 of all values of a model, and of what is frozen."""
     arrays = [variable.numpy() for variable in model.variables]
-    return files.sha256(*(a if a.ndim else a.reshape(1) for a in arrays))
+    flags = bytes(variable.trainable for variable in model.variables)
+    return files.sha256(flags, *(a if a.ndim else a.reshape(1) for a in arrays))
 
 
 def evaluate(model, target):

@@ -86,9 +86,24 @@ def planned(experiment, results):
         target: {method: best["hyperparameters"] for method, best in of.items()}
         for target, of in json.loads(path.read_text(encoding="utf-8")).items()
     }
+    _check_choice(chosen, tuning, path)
     return _precise(
         experiment, experiment.script.runs(*experiment.size, chosen)
     )
+
+
+def _check_choice(chosen, tuning, path):
+    """Refuse a choice that the present trials could not have made."""
+    grid = defaultdict(list)
+    for run in tuning:
+        grid[run.target, run.method].append(dict(run.hyperparameters))
+    for (target, method), points in grid.items():
+        if chosen.get(target, {}).get(method) not in points:
+            raise KTransferError(
+                "E_RECORD",
+                f"{path} holds no choice for {method} on {target} among those "
+                "that the experiment tries now; run it again.",
+            )
 
 
 def _precise(experiment, planned):

@@ -7,13 +7,15 @@ it is computed from, so it is that which would be computed.
 """
 
 import collections
+import inspect
 import io
+import os
 import sys
 from pathlib import Path
 
 import numpy as np
 
-from ktransfer import backend, files, fingerprints
+from ktransfer import backend, files, fingerprints, programs
 from ktransfer.errors import KTransferError
 from ktransfer.programs import forward
 from ktransfer.structures import structure
@@ -25,6 +27,7 @@ MEMORY_BUDGET = 2**27
 DISK_BUDGET = 2**32
 
 _memory: collections.OrderedDict = collections.OrderedDict()
+_verified: set[Path] = set()
 
 
 def values(graph, images):
@@ -55,6 +58,7 @@ def values(graph, images):
 def forget():
     """Let go of all values in the memory of this process."""
     _memory.clear()
+    _verified.clear()
 
 
 def folder():
@@ -67,11 +71,13 @@ def _key(graph, images):
     found = structure(graph)
     if found is None:
         return None
+    own = [c for c in found.classes if c.__module__.startswith("ktransfer.")]
+    code = [(inspect.getsourcefile(kind), kind.__name__) for kind in own]
     parts = [
         found.key,
         backend.facts(),
         fingerprints.switches(),
-        fingerprints.code((Path(__file__).with_name("layers.py"), "*")),
+        fingerprints.code((Path(programs.__file__), "forward"), *code),
         images.shape,
         images.dtype.str,
     ]
@@ -85,19 +91,44 @@ def _mapped(key, graph, images):
     path = folder() / f"{key}.npy"
     try:
         with files.lock(path.with_suffix(".lock")):
-            if not path.exists():
-                content = io.BytesIO()
-                np.save(content, forward(graph, images))
-                files.remove_leftovers(path.parent)
-                files.write(path, content.getbuffer())
-                _keep_to_budget(path)
-        path.touch()
-        return np.load(path, mmap_mode="r")
-    except (KTransferError, OSError, ValueError) as error:
+            if not _is_sound(path):
+                _make(path, forward(graph, images))
+            _verified.add(path)
+            # Under the lock too, or it could be removed in between.
+            os.utime(path)
+            return np.load(path, mmap_mode="r")
+    except (KTransferError, OSError) as error:
         print(
             f"warning: features are not kept on disk ({error})", file=sys.stderr
         )
         return forward(graph, images)
+
+
+def _make(path, array):
+    content = io.BytesIO()
+    np.save(content, array)
+    files.remove_leftovers(path.parent)
+    files.write(path, content.getbuffer())
+    sealed = files.sha256(content.getbuffer()).encode()
+    files.write(path.with_suffix(".sha256"), sealed)
+    _keep_to_budget(path)
+
+
+def _is_sound(path):
+    """Tell whether the file is there and whole; read through once a process.
+
+    A damaged array would be read without a word.
+    """
+    seal = path.with_suffix(".sha256")
+    if not path.exists() or not path.stat().st_size or not seal.exists():
+        return False
+    if path in _verified:
+        return True
+    content = np.memmap(path, "uint8", "r")
+    sound = files.sha256(content) == seal.read_text(encoding="ascii")
+    if not sound:
+        print(f"warning: {path} is damaged; made again", file=sys.stderr)
+    return sound
 
 
 def _keep_to_budget(newest):
@@ -110,5 +141,5 @@ def _keep_to_budget(newest):
         if size > DISK_BUDGET:
             # Whoever has mapped it keeps it until he ends.
             path.unlink(missing_ok=True)
-            path.with_suffix(".lock").unlink(missing_ok=True)
+            path.with_suffix(".sha256").unlink(missing_ok=True)
             size -= facts.st_size

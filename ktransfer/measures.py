@@ -4,8 +4,8 @@ import numpy as np
 
 from ktransfer import transferability
 from ktransfer.errors import Diverged
-from ktransfer.surgery import adapt_input, copy_backbone
-from ktransfer.training import predict
+from ktransfer.surgery import adapt_input, copy, copy_backbone
+from ktransfer.training import predict, reestimate_statistics
 
 
 def accuracy(model, split):
@@ -27,22 +27,34 @@ def _finite(logits):
     return logits
 
 
-def information(model, images):
-    """Return H(mean p) - mean H(p) of the answers p to `images`, in nats.
+def information(model, images, source, most=2000):
+    """Return how good an adaptation looks without a label of the target, nats.
 
-    From 0 to log K, large for answers that are certain and of every class. It
-    reads no label, so it may choose between adaptations.
-    Source: Krause, Perona and Gomes 2010, regularised information maximisation.
+    H(mean p) - mean H(p) of the answers p to the target's `images`, large for
+    answers that are certain and of every class, minus the mean cross-entropy
+    on labelled images of the source, of which an adaptation that is certain
+    for no reason knows nothing any more. BatchNorm reads either domain with
+    its own statistics.
+    Source: Shi and Sha 2012, arXiv:1206.6438, who weigh both errors so.
 
     Args:
-        model: raw images -> logits.
-        images: `(n, height, width, channels)` uint8.
+        model: raw images of the target -> logits.
+        images: of the target, `(n, height, width, channels)` uint8.
+        source: labelled `Split`, with the model's classes.
+        most: images of the source that are read, evenly spaced.
 
     Raises:
         Diverged: a logit is not finite.
     """
     p = _probabilities(_finite(predict(model, images)))
-    return float(_entropy(p.mean(axis=0)) - _entropy(p).mean())
+    told = _entropy(p.mean(axis=0)) - _entropy(p).mean()
+    rows = np.linspace(0, len(source.y) - 1, min(most, len(source.y)))
+    x, y = source.x[rows.astype(int)], source.y[rows.astype(int)]
+    twin = adapt_input(copy(model), x.shape[1:])
+    reestimate_statistics(twin, x)
+    q = _probabilities(_finite(predict(twin, x)))
+    lost = -np.log(np.maximum(q[np.arange(len(y)), y], 1e-300)).mean()
+    return float(told - lost)
 
 
 def _entropy(p):
@@ -59,8 +71,9 @@ def scores(names, task, source):
     """Return scores of `source` for `task`, name -> number, without training.
 
     Args:
-        names: functions of `transferability`, or "class_balance", the mean
-            log frequency of the labels, -H(Y).
+        names: functions of `transferability`, "shrunk_h_score" for the
+            H-score that few images allow, or "class_balance", the mean log
+            frequency of the labels, -H(Y).
         task: the `Task`; its labelled images are read.
         source: the `Source`.
     """
@@ -75,6 +88,9 @@ def scores(names, task, source):
         if name == "class_balance":
             frequencies = np.bincount(y, minlength=task.num_classes) / len(y)
             found[name] = float(np.log(frequencies[y]).mean())
+        elif name == "shrunk_h_score":
+            score = transferability.h_score(features, y, "ledoit-wolf")
+            found[name] = float(score)
         else:
             score = getattr(transferability, name)
             found[name] = float(score(given.get(name, features), y))

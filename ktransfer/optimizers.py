@@ -21,6 +21,9 @@ class Adam(keras.optimizers.Adam):
     """
 
     def update_step(self, gradient, variable, learning_rate):
+        if self.amsgrad:
+            super().update_step(gradient, variable, learning_rate)
+            return
         place = self._get_variable_index(variable)
         backend.apply_adam(
             variable,

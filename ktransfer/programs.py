@@ -8,6 +8,7 @@ with what training made of them. Which runs came before moves no bit.
 
 import collections
 import contextlib
+import threading
 from typing import NamedTuple
 
 import keras
@@ -23,6 +24,8 @@ KEPT = 24
 BATCH = 250
 
 _programs: collections.OrderedDict = collections.OrderedDict()
+# A program works on one model's values; a thread waits for the other.
+_one_at_a_time = threading.RLock()
 
 
 class Program(NamedTuple):
@@ -42,7 +45,7 @@ def forget():
 
 
 @contextlib.contextmanager
-def training(objective, names, loss, optimizer, *, scales):
+def training(objective, names, loss, optimizer, *, scales, batch):
     """Yield an `Objective` that trains the variables of `objective`.
 
     It is the given one, or one of the same structure that was traced before,
@@ -55,8 +58,9 @@ def training(objective, names, loss, optimizer, *, scales):
         loss: function (labels, outputs) -> scalar.
         optimizer: class or function learning_rate -> fresh Keras optimiser.
         scales: of the update, one a trainable variable.
+        batch: what tells the shapes of a call, since a program is for one.
     """
-    given = structure(objective, list(names), loss, optimizer, scales)
+    given = structure(objective, list(names), loss, optimizer, scales, batch)
 
     def make():
         objective.prepare(names, loss)
@@ -92,8 +96,10 @@ def forward(model, inputs):
     padded = -(-n // BATCH) * BATCH
     # Batches have one shape, so no row depends on how many others there are.
     rows = np.minimum(np.arange(padded), n - 1).reshape(-1, BATCH)
-    program, variables = _find(structure(model), "inference", lambda: model)
-    with _lent(program, variables):
+    kinds = [(x.shape[1:], x.dtype.str) for x in keras.tree.flatten(inputs)]
+    given = structure(model, kinds)
+    program, variables = _find(given, "inference", lambda: model)
+    with _one_at_a_time, _lent(program, variables):
         found = [
             program.model.predict_on_batch(
                 keras.tree.map_structure(lambda x: x[batch], inputs)  # noqa: B023

@@ -162,20 +162,36 @@ def record_path(results, run):
 
 def fingerprint(run):
     """Return the sha256 of everything that can move a number of `run`."""
-    method = methods.path(run.method)
     parts = {
-        "code": fingerprints.code(
-            (method, "transfer"),
-            (_PACKAGE / "execute.py", "evaluate"),
-            (_PACKAGE / "data" / "subsets.py", "subset"),
-            *_measured_by(run),
-        ),
+        "code": code(run),
         "data": "+".join(data.digest(x) for x in (run.target, *run.also)),
         "run": as_fields(run._replace(experiment="")),
         "sources": [source_fingerprint(p) for p in pretrainings(run)],
         "switches": fingerprints.switches(),
     }
     return files.sha256(canonical(parts).encode())
+
+
+def code(run):
+    """Return the sha256 of the code behind `run`, which is known without data.
+
+    That of its sources is among it.
+    """
+    own = fingerprints.code(
+        (methods.path(run.method), "transfer"),
+        (_PACKAGE / "execute.py", "evaluate"),
+        (_PACKAGE / "data" / "subsets.py", "subset"),
+        *_measured_by(run),
+    )
+    made = [_source_code(p) for p in pretrainings(run)]
+    return files.sha256("\n".join([own, *made]).encode())
+
+
+def _source_code(pretraining):
+    return fingerprints.code(
+        (_PACKAGE / "sources.py", pretraining.recipe),
+        (_PACKAGE / "backbones.py", pretraining.backbone),
+    )
 
 
 def _measured_by(run):
@@ -195,18 +211,11 @@ def _measured_by(run):
 def source_fingerprint(pretraining):
     """Return the sha256 of everything that can move a weight of a source."""
     base = before(pretraining)
-    recipe = pretraining.recipe
-    made = pretraining._asdict()
-    # The usual recipe has no name in older fingerprints.
-    made.pop("recipe")
     parts = {
         "after": base and source_fingerprint(base),
-        "code": fingerprints.code(
-            (_PACKAGE / "sources.py", recipe),
-            (_PACKAGE / "backbones.py", pretraining.backbone),
-        ),
+        "code": _source_code(pretraining),
         "data": data.digest(pretraining.task),
-        "pretraining": made,
+        "pretraining": pretraining._asdict(),
         "switches": fingerprints.switches(),
     }
     return files.sha256(canonical(parts).encode())
@@ -326,8 +335,8 @@ def is_fresh(record, run):
 def collect(results, wanted):
     """Return the records of the runs `wanted`, each with its key `stale`.
 
-    A record whose data are not on this machine is compared by nothing and
-    counts as fresh: tables and figures need no data.
+    Tables and figures need no data: where they are not on this machine, a
+    record is compared by its code alone.
     """
     by_file = {}
     for run in wanted:
@@ -343,6 +352,8 @@ def collect(results, wanted):
 
 
 def _is_stale(record, run):
+    if record.get("code", code(run)) != code(run):
+        return True
     try:
         with data.without_network():
             return record["fingerprint"] != fingerprint(run)

@@ -214,12 +214,19 @@ def spearman(first, second):
         first, second: `(n,)`.
 
     Returns:
-        a number from -1 to 1, nan where one side is constant.
+        a number from -1 to 1, nan where one side is constant but for its last
+        bits.
     """
+    if any(map(_is_constant, (first, second))):
+        return math.nan
     ranks = [_ranks(np.asarray(values, float)) for values in (first, second)]
     centred = [rank - rank.mean() for rank in ranks]
     norm = math.sqrt((centred[0] ** 2).sum() * (centred[1] ** 2).sum())
-    return float((centred[0] * centred[1]).sum() / norm) if norm else math.nan
+    return float((centred[0] * centred[1]).sum() / norm)
+
+
+def _is_constant(values):
+    return bool(np.ptp(values) <= 1e-9 * np.max(np.abs(values)))
 
 
 def _ranks(values):

@@ -15,15 +15,25 @@ import numpy as np
 
 from ktransfer.files import sha256
 
+# Packages whose classes say in their settings all that they compute, and whose
+# functions stay what they are while a process runs.
+_TRUSTED = {
+    *("builtins", "functools", "keras", "ktransfer", "math", "numpy"),
+    "tensorflow",
+}
 # Settings of a layer that its variables hold, or that nothing rests on.
 _WITHOUT_EFFECT = ("build_config", "name", "seed")
 
 
 class Structure(NamedTuple):
-    """A hashable `key`, and the variables it leaves open, in its order."""
+    """A hashable `key`, and the variables it leaves open, in its order.
+
+    `classes` are those of the layers and operations that were read.
+    """
 
     key: Any
     variables: list
+    classes: set
 
 
 def structure(*values):
@@ -38,7 +48,7 @@ def structure(*values):
         key = tuple(map(reader.read, values))
     except _NotUnderstood:
         return None
-    return Structure(key, reader.variables)
+    return Structure(key, reader.variables, reader.classes)
 
 
 class _NotUnderstood(Exception):
@@ -49,7 +59,7 @@ class _Reader:
     """One pass over values; what comes again is told by its number."""
 
     def __init__(self):
-        self.variables = []
+        self.variables, self.classes = [], set()
         # The objects are kept, so that an id stays one object's own.
         self._numbers, self._kept = {}, []
 
@@ -69,8 +79,11 @@ class _Reader:
             return "slice", *map(
                 self.read, (value.start, value.stop, value.step)
             )
-        if isinstance(value, type | types.BuiltinFunctionType | np.ufunc):
-            return _name(value)
+        if isinstance(value, type | types.ModuleType | np.ufunc):
+            return _trusted_name(value)
+        if isinstance(value, types.BuiltinFunctionType):
+            # Of a module, and not of an object that holds more.
+            return self.read(value.__self__), value.__name__
         if id(value) not in self._numbers:
             self._number(value)
             return "new", self._object(value)
@@ -82,28 +95,41 @@ class _Reader:
 
     def _object(self, value):
         if isinstance(value, keras.Variable):
-            self.variables.append(value)
-            shape = tuple(value.shape)
-            return "variable", shape, str(value.dtype), value.trainable
+            return self._variable(value)
         if isinstance(value, keras.Operation):
             return self._operation(value)
         if isinstance(value, functools.partial):
             parts = value.func, value.args, value.keywords
             return "partial", *map(self.read, parts)
         if isinstance(value, types.MethodType):
-            return "method", self.read(value.__self__), value.__func__.__code__
+            return "method", *map(self.read, (value.__self__, value.__func__))
         if isinstance(value, types.FunctionType):
             return self._function(value)
-        if isinstance(value, types.CodeType | types.ModuleType):
-            return _name(value)
         if keras.ops.is_tensor(value) and hasattr(value, "numpy"):
             return _array(value.numpy())
         raise _NotUnderstood(value)
 
+    def _variable(self, variable):
+        if variable.regularizer is not None:
+            raise _NotUnderstood(variable)
+        self.variables.append(variable)
+        shape = tuple(variable.shape)
+        return "variable", shape, str(variable.dtype), variable.trainable
+
     def _function(self, function):
+        """Return the key of the code, of what it holds, and of its globals.
+
+        What trusted packages define globally is their own and does not change.
+        """
         held = [cell.cell_contents for cell in function.__closure__ or ()]
         given = function.__defaults__, function.__kwdefaults__
-        return function.__code__, self.read(held), *map(self.read, given)
+        known = function.__globals__
+        names = sorted(_names(function.__code__) & set(known))
+        used = [known[name] for name in names]
+        if _is_trusted(known.get("__name__", "")):
+            used = []
+        parts = held, *given, used
+        return function.__code__, *map(self.read, parts)
 
     def _operation(self, operation):
         """Return the key of a layer, a model, or an operation of a graph."""
@@ -115,7 +141,8 @@ class _Reader:
         else:
             body = self._config(operation, inner), self.read(inner)
         own = list(getattr(operation, "variables", ()))
-        return _name(type(operation)), body, self.read(own)
+        self.classes.add(type(operation))
+        return _trusted_name(type(operation)), body, self.read(own)
 
     def _config(self, operation, inner):
         """Return the key of the settings but for names, seeds, and layers."""
@@ -169,16 +196,34 @@ class _Reader:
 
 def _holds(value, kinds):
     """Tell whether a setting is a serialised object of one of the `kinds`."""
-    return isinstance(value, dict) and value.get("class_name") in kinds
+    kind = value.get("class_name") if isinstance(value, dict) else None
+    if kind in ("function", "__lambda__"):
+        # Written down by its name, without what it holds.
+        raise _NotUnderstood(value)
+    return kind in kinds
 
 
 def _array(value):
+    if value.dtype.hasobject:
+        raise _NotUnderstood(value)
     content = sha256(np.ascontiguousarray(value))
     return "array", value.dtype.str, value.shape, content
 
 
-def _name(value):
-    if isinstance(value, types.CodeType):
-        return value
+def _names(code):
+    """Return the global names that a function's code may read."""
+    inner = [x for x in code.co_consts if isinstance(x, types.CodeType)]
+    return set(code.co_names).union(*map(_names, inner))
+
+
+def _trusted_name(value):
+    """Return module and name of a class or a module of a trusted package."""
     name = getattr(value, "__qualname__", value.__name__)
-    return getattr(value, "__module__", None), name
+    module = getattr(value, "__module__", None) or value.__name__
+    if not _is_trusted(module) or "<locals>" in name:
+        raise _NotUnderstood(value)
+    return module, name
+
+
+def _is_trusted(module):
+    return module.partition(".")[0] in _TRUSTED

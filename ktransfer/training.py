@@ -1,7 +1,8 @@
-"""`fit`, the only compile and fit of the package, and `predict`.
+"""`fit`, the only training of the package, and `predict`.
 
 `fit` owns the epoch order, computes frozen layers once, checks what goes in
-and what comes out, and starts from a fresh optimiser every time.
+and what comes out, and starts from a fresh optimiser every time. What it runs
+is compiled in `programs`, and nowhere else.
 """
 
 import contextlib
@@ -26,12 +27,8 @@ CHUNK = 50
 
 # Names of Keras's dtype policies.
 PRECISIONS = ("float32", "mixed_bfloat16")
-# The layers that stay in float32 whatever the precision: what works on pixels,
-# whose 8 bits bfloat16 does not always hold, and what gives logits.
-_ALWAYS_FLOAT32 = (
-    *("resize", "rgb_to_grey", "pixels", "rescale"),
-    *("logits", "source_logits"),
-)
+# What works on pixels stays in float32: bfloat16 does not hold all of 8 bits.
+_ON_PIXELS = ("resize", "rgb_to_grey", "pixels", "rescale")
 
 
 class Fit(NamedTuple):
@@ -132,6 +129,7 @@ def fit(
             loss,
             build,
             scales=[scales.get(id(variable), 1) for variable in trained],
+            batch=[CHUNK, batch_size, sorted(labels)],
         ) as program,
     ):
         curve = _run(
@@ -279,7 +277,7 @@ def _check_images(name, x, shape):
             f"{name} images have the shape {tuple(x.shape)}; expected (n, "
             f"{', '.join(map(str, shape))}) with n > 0. Use adapt_input.",
         )
-    if not np.isfinite(x).all():
+    if x.dtype.kind not in "bui" and not np.isfinite(x).all():
         raise KTransferError("E_IMAGES", f"{name} images hold NaN or infinity.")
 
 
@@ -360,11 +358,14 @@ def _run(program, given, orders, learning_rates):
 @contextlib.contextmanager
 def _computing_in(precision, objective):
     """Have the layers of `objective` but its heads compute in `precision`."""
-    changed = [
-        (layer, layer.dtype_policy)
-        for layer in leaves(objective)
-        if precision != "float32" and layer.name not in _ALWAYS_FLOAT32
-    ]
+    changed = []
+    if precision != "float32":
+        kept = _heads(objective)
+        changed = [
+            (layer, layer.dtype_policy)
+            for layer in leaves(objective)
+            if layer.name not in _ON_PIXELS and layer not in kept
+        ]
     for layer, _ in changed:
         layer.dtype_policy = keras.DTypePolicy(precision)
     try:
@@ -372,6 +373,21 @@ def _computing_in(precision, objective):
     finally:
         for layer, policy in changed:
             layer.dtype_policy = policy
+
+
+def _heads(model):
+    """Return the last layer with a kernel before each output, and all above."""
+    found, pending = [], list(model.outputs)
+    while pending:
+        node = node_of(pending.pop())
+        layer = node.operation
+        if isinstance(layer, keras.Model):
+            pending += layer.outputs
+        elif layer not in found and not node.is_input:
+            found.append(layer)
+            if not hasattr(layer, "kernel"):
+                pending += node.input_tensors
+    return found
 
 
 def _chunk_size(steps):

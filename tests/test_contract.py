@@ -158,6 +158,25 @@ def test_the_contract(name, tmp_path):
     assert "Lambda" not in kinds, "a Lambda does not load safely"
 
 
+@pytest.mark.parametrize(
+    "name",
+    [
+        "classifier_discrepancy",
+        "co_tuning",
+        "domain_adversarial",
+        "gradient_surgery",
+        "l2_sp",
+        "wise_ft",
+    ],
+)
+def test_a_traced_program_moves_no_bit_of_the_next_run(name, traced):
+    """What tracing builds into a program would be that of the first run."""
+    world, _ = world_of(name)
+    again = state(run(name, world, seed=1))
+    programs.forget()
+    assert state(run(name, world, seed=1)) == again
+
+
 def _sources(file):
     return ast.walk(ast.parse(file.read_text(encoding="utf-8")))
 

@@ -202,15 +202,36 @@ def test_a_method_cannot_open_the_test_split(tmp_path, monkeypatch):
     assert record["status"] == "failed" and "test split" in record["reason"]
 
 
-def test_a_method_that_changes_its_source_fails(tmp_path, monkeypatch):
-    def vandal(target, source, **options):
-        source.model.weights[0].assign(source.model.weights[0] + 1)
-        return source.model
+def adds(source):
+    source.model.weights[0].assign(source.model.weights[0] + 1)
 
-    monkeypatch.setattr(execute.methods, "load", lambda name: vandal)
-    (run,) = sourced("fine_tuning")
-    record = execute.carry_out(tmp_path, run)
-    assert record["status"] == "failed" and "source" in record["reason"]
+
+def freezes(source):
+    source.model.layers[-1].trainable = False
+
+
+def diverges(source):
+    adds(source)
+    raise Diverged("far away")
+
+
+@pytest.mark.parametrize("vandal", [adds, freezes, diverges])
+def test_a_method_that_changes_its_source_harms_no_other(
+    tmp_path, monkeypatch, vandal
+):
+    first, second = sourced("fine_tuning", seeds=(0, 1))
+    wanted = execute.carry_out(tmp_path / "alone", second)
+    with monkeypatch.context() as patch:
+        patch.setattr(
+            execute.methods,
+            "load",
+            lambda name: lambda target, source, **options: vandal(source),
+        )
+        record = execute.carry_out(tmp_path, first)
+    assert record["status"] in ("failed", "diverged")
+    assert "source" in record["reason"] or vandal is diverges
+    found = execute.carry_out(tmp_path, second)
+    assert found["test_loss"] == wanted["test_loss"]
 
 
 def test_sources_are_made_once_and_again_when_damaged(tmp_path, capsys):

@@ -186,3 +186,24 @@ def test_a_choice_waits_for_all_trials(tmp_path):
     record(tmp_path, tuning[0], validation_accuracy=0.5)
     with pytest.raises(KTransferError, match="1 of 2 trials"):
         experiment.choose(tuning, tmp_path)
+
+
+def test_a_choice_that_the_trials_could_not_make_is_refused(tmp_path):
+    loaded = experiment.load("finetune", quick=True)
+    tuning = experiment.trials(loaded)
+    with pytest.raises(KTransferError, match="not there"):
+        experiment.planned(loaded, tmp_path)
+    chosen = {}
+    for run in tuning:
+        best = {"hyperparameters": dict(run.hyperparameters)}
+        chosen.setdefault(run.target, {}).setdefault(run.method, best)
+    path = tmp_path / tuning[0].experiment / "chosen.json"
+    path.parent.mkdir()
+    path.write_text(json.dumps(chosen))
+    assert experiment.planned(loaded, tmp_path)
+    chosen[tuning[0].target]["scratch"]["hyperparameters"] = {
+        "learning_rate": 7.0
+    }
+    path.write_text(json.dumps(chosen))
+    with pytest.raises(KTransferError, match="scratch"):
+        experiment.planned(loaded, tmp_path)

@@ -1,12 +1,14 @@
 """Features come from the cache only where they would be computed the same."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from conftest import small_backbone, small_task, weights_of
 
-from ktransfer import feature_cache, files
+from ktransfer import feature_cache
 from ktransfer.programs import forward
-from ktransfer.surgery import attach_head, freeze, leaves
+from ktransfer.surgery import adapt_input, attach_head, freeze, leaves
 from ktransfer.training import fit, predict
 
 MANY = 2100
@@ -68,14 +70,35 @@ def test_other_processes_find_the_files(cache, computed):
     assert len(list(cache.glob("*.npy"))) == len(computed) == 1
 
 
-def test_a_damaged_file_is_told_and_the_values_are_right(cache, capsys):
+@pytest.mark.parametrize("place", [None, 0, 5000, -1])
+def test_a_damaged_file_is_made_again(cache, computed, capsys, place):
     wanted = feature_cache.values(small_backbone(), images(MANY)).copy()
     (path,) = cache.glob("*.npy")
-    files.write(path, b"no array")
-    assert (
-        feature_cache.values(small_backbone(), images(MANY)) == wanted
-    ).all()
-    assert "not kept on disk" in capsys.readouterr().err
+    content = bytearray(path.read_bytes() if place is not None else b"")
+    if content:
+        content[place] ^= 1
+    path.unlink()
+    path.write_bytes(content)
+    feature_cache.forget()
+    for _ in range(2):
+        found = feature_cache.values(small_backbone(), images(MANY))
+        assert (found == wanted).all()
+    assert computed == [MANY] * 2
+    assert ("damaged" in capsys.readouterr().err) == (place is not None)
+
+
+def test_the_code_of_the_layers_is_in_the_key(computed, monkeypatch):
+    seen, real = [], feature_cache.fingerprints.code
+    monkeypatch.setattr(
+        feature_cache.fingerprints,
+        "code",
+        lambda *x: seen.extend(x) or real(*x),
+    )
+    rng = np.random.default_rng(0)
+    large = rng.integers(0, 255, (8, 30, 30, 3)).astype("uint8")
+    feature_cache.values(adapt_input(small_backbone(), (30, 30, 3)), large)
+    assert ("layers.py", "Pixels") in {(Path(f).name, n) for f, n in seen}
+    assert ("programs.py", "forward") in {(Path(f).name, n) for f, n in seen}
 
 
 def test_a_folder_that_cannot_be_written_is_told(cache, monkeypatch, capsys):

@@ -2,12 +2,13 @@
 
 import numpy as np
 import pytest
-from conftest import small_source, small_task
+from conftest import small_source, small_task, weights_of
 from test_execute import Here, sourced
 
 from ktransfer import data, execute, measures, runs, transferability
+from ktransfer.data import Split
 from ktransfer.errors import Diverged
-from ktransfer.surgery import cut
+from ktransfer.surgery import cut, leaves
 from ktransfer.training import predict
 
 
@@ -17,26 +18,65 @@ def world():
     return small_task("target", 1, n=36), source
 
 
-def test_information_is_that_of_certain_and_varied_answers(monkeypatch):
-    answers = {}
-    monkeypatch.setattr(measures, "predict", lambda model, x: answers["z"])
-    answers["z"] = 1e3 * np.eye(4, dtype="float32")
-    assert measures.information(None, None) == pytest.approx(np.log(4))
-    answers["z"] = np.zeros((5, 4), "float32")
-    assert measures.information(None, None) == pytest.approx(0, abs=1e-12)
-    answers["z"] = np.tile(1e3 * np.eye(4, dtype="float32")[:1], (5, 1))
-    assert measures.information(None, None) == pytest.approx(0, abs=1e-12)
+@pytest.fixture
+def answers(monkeypatch):
+    """Logits of each domain, in place of what a model would give."""
+    given = {}
+    monkeypatch.setattr(measures, "predict", lambda domain, x: given[domain])
+    monkeypatch.setattr(measures, "adapt_input", lambda model, shape: "source")
+    monkeypatch.setattr(measures, "copy", lambda model: model)
+    monkeypatch.setattr(measures, "reestimate_statistics", lambda model, x: 0)
+    return given
 
 
-def test_logits_that_are_not_finite_are_a_divergence(monkeypatch, world):
+def test_an_adaptation_is_good_if_certain_varied_and_right_at_home(answers):
+    source = Split(np.zeros((4, 2, 2, 1), "uint8"), np.arange(4))
+
+    def value(target, at_home):
+        answers.update(target=target, source=at_home)
+        return measures.information("target", None, source)
+
+    sure, unsure = 1e3 * np.eye(4, dtype="float32"), np.zeros((4, 4), "float32")
+    best = np.log(4)
+    assert value(sure, sure) == pytest.approx(best)
+    assert value(unsure, sure) == pytest.approx(0, abs=1e-12)
+    assert value(np.tile(sure[:1], (4, 1)), sure) == pytest.approx(0, abs=1e-9)
+    # The loss of a guess at home is log 4.
+    assert value(sure, unsure) == pytest.approx(0, abs=1e-12)
+
+
+def test_it_reads_each_domain_with_its_own_statistics():
+    task = small_task("source", 3)
+    source = small_source(task, normalised=True, steps=300)
+    told = measures.information(source.model, task.train.x, task.train)
+    for layer in leaves(source.model):
+        if hasattr(layer, "moving_mean"):
+            layer.moving_mean.assign(layer.moving_mean + 5)
+    before = weights_of(source.model)
+    images = task.train.x
+    p = _softmax(predict(source.model, images))
+    entropy = -(p.mean(0) * np.log(p.mean(0))).sum()
+    entropy += (p * np.log(np.maximum(p, 1e-300))).sum(-1).mean()
+    # At home the statistics are mended, so nothing is lost there.
+    found = measures.information(source.model, images, task.train)
+    assert found == pytest.approx(entropy, abs=0.1)
+    assert told > 0.9 > found
+    assert weights_of(source.model) == before
+
+
+def _softmax(logits):
+    powers = np.exp(logits.astype("float64") - logits.max(-1, keepdims=True))
+    return powers / powers.sum(-1, keepdims=True)
+
+
+def test_logits_that_are_not_finite_are_a_divergence(answers, world):
     target, _ = world
-    x = np.full((36, 3), np.nan, "float32")
-    monkeypatch.setattr(measures, "predict", lambda model, images: x)
-    monkeypatch.setattr(measures, "adapt_input", lambda model, shape: model)
+    answers["source"] = np.full((36, 3), np.nan, "float32")
     with pytest.raises(Diverged):
         measures.accuracy(None, target.train)
+    answers["target"], answers["source"] = answers["source"], np.zeros((36, 3))
     with pytest.raises(Diverged):
-        measures.information(None, target.train.x)
+        measures.information("target", target.train.x, target.train)
 
 
 def test_scores_are_those_of_the_source_on_the_labelled_images(world):
@@ -64,16 +104,26 @@ def test_a_trial_keeps_the_test_split_closed(tmp_path, monkeypatch):
 
     trial, free = sourced("feature_extraction", "linear_probe")
     trial = trial._replace(evaluation="validation", labels_per_class=5)
-    free = free._replace(evaluation="information")
-    execute.sweep([trial], tmp_path, Here())
+    free = free._replace(
+        method="source_only",
+        target="digits_dilated",
+        sources=("digits",),
+        labels_per_class=None,
+        evaluation="information",
+    )
+    strange = free._replace(sources=("letters",))
+    execute.sweep([trial, free, strange], tmp_path, Here())
     monkeypatch.setattr(data, "test_split", closed)
     record = execute.carry_out(tmp_path, trial._replace(seed=1))
     assert record["status"] == "ok", record["reason"]
     assert record["test_accuracy"] is None
     right = record["validation_accuracy"] * 10
     assert right == pytest.approx(round(right), abs=1e-9)
-    record = execute.carry_out(tmp_path, free)
-    assert 0 <= record["information"] <= np.log(10)
+    record = execute.carry_out(tmp_path, free._replace(seed=1))
+    assert record["information"] <= np.log(10)
+    # Without classes in common there is nothing to measure at home.
+    record = execute.carry_out(tmp_path, strange._replace(seed=1))
+    assert record["status"] == "not_applicable"
 
 
 def test_other_test_images_and_scores_stand_in_the_record(tmp_path):

@@ -29,7 +29,12 @@ def moved(optimizer, steps=5, rates=(0.1,)):
 
 @pytest.mark.parametrize(
     "options",
-    [{}, {"beta_1": 0.5, "beta_2": 0.9, "epsilon": 1e-2}, {"clipnorm": 0.1}],
+    [
+        {},
+        {"beta_1": 0.5, "beta_2": 0.9, "epsilon": 1e-2},
+        {"clipnorm": 0.1},
+        {"amsgrad": True},
+    ],
 )
 @pytest.mark.parametrize("rates", [(0.1,), (0.1, 0.01)])
 def test_adam_is_the_adam_of_keras(options, rates):

@@ -85,6 +85,17 @@ def test_a_program_used_again_gives_the_bits_of_a_fresh_one(task, optimizer):
     assert train(build(seed=1, **options), task, **later) == again
 
 
+def test_another_batch_size_leaves_a_program_alone(task):
+    """Traced anew, it would be so in the precision of the day."""
+    low = {"precision": "mixed_bfloat16"}
+    train(build(), task, batch_size=8, **low)
+    found = train(build(), task, **low)
+    programs.forget()
+    assert train(build(), task, **low) == found
+    assert train(build(), task) != found
+    assert len(programs._programs) == 2
+
+
 def test_rates_of_layers_go_along(task, traced):
     def by_layer(seed, rate):
         model = build(seed=seed)

@@ -186,6 +186,11 @@ def test_collect_fetches_nothing(monkeypatch, tmp_path, capsys):
     (found,) = runs.collect(tmp_path, [run])
     assert not found["stale"]
     assert capsys.readouterr().err == ""
+    # The code is here, whatever else is not.
+    for code, stale in ((runs.code(run), False), ("0" * 64, True)):
+        runs.write(tmp_path, record(run, code=code))
+        (found,) = runs.collect(tmp_path, [run])
+        assert found["stale"] == stale
 
 
 @pytest.mark.parametrize(

@@ -44,7 +44,6 @@ def test_names_seeds_and_values_are_left_out(other):
         dense(activation="relu"),
         dense(use_bias=False),
         dense(dtype="float64"),
-        dense(kernel_regularizer="l2"),
         dense(outer=lambda x: 2 * x),
         dense(outer=lambda x: x + x),
         dense(outer=layers.Dropout(0.5)),
@@ -138,3 +137,66 @@ def test_functions_are_read_with_what_they_hold():
 @pytest.mark.parametrize("strange", [object(), {1, 2}, iter([1])])
 def test_what_is_not_understood_has_no_structure(strange):
     assert structure(lambda: strange) is None
+
+
+def scaled_by(factor):
+    def scale(x):
+        return factor * x
+
+    return scale
+
+
+class Gain(layers.Dense):
+    """A layer of a user, whose settings leave out what it computes."""
+
+    gain = 2.0
+
+    def call(self, inputs):
+        return self.gain * super().call(inputs)
+
+
+@pytest.mark.parametrize(
+    "outer",
+    [
+        layers.Lambda(scaled_by(2)),
+        layers.Activation(scaled_by(2)),
+        Gain(2),
+    ],
+)
+def test_a_layer_whose_settings_do_not_tell_all_has_no_structure(outer):
+    assert structure(dense(outer=outer)) is None
+
+
+def test_a_penalty_of_a_variable_has_no_structure():
+    assert structure(dense(kernel_regularizer="l2")) is None
+
+
+TEMPERATURE = 2.0
+
+
+def test_globals_are_in_it(monkeypatch):
+    def loss(labels):
+        return [label / TEMPERATURE for label in labels]
+
+    before = key(loss)
+    assert key(loss) == before
+    monkeypatch.setitem(globals(), "TEMPERATURE", 3.0)
+    assert key(loss) != before
+    # What another module holds can change as well.
+    monkeypatch.setitem(globals(), "TEMPERATURE", pytest)
+    assert structure(loss) is None
+
+
+def test_what_a_bound_function_is_bound_to_is_in_it():
+    assert key({1: 2}.get) != key({1: 3}.get)
+    assert key(len) == key(len) != key(sum)
+
+    class Holder:
+        def method(self):
+            return 1
+
+    assert structure(Holder().method) is None
+
+
+def test_arrays_of_objects_have_no_structure():
+    assert structure(np.array([object()])) is None
