@@ -6,6 +6,7 @@ import math
 
 import numpy as np
 import pytest
+from matplotlib.text import Text
 from synthetic import LEVELS, headline, record, sweep
 
 from ktransfer import plots, report
@@ -308,3 +309,19 @@ def test_accuracies_on_another_test_set_have_a_column():
     assert row["also_target"] == "shifted"
     assert row["also_accuracy"] == pytest.approx(0.2)
     assert "| on shifted, % |" in report.to_markdown([row])
+
+
+@pytest.mark.parametrize("crossed", [False, True])
+def test_source_seeds_that_take_turns_are_told_from_crossed_ones(crossed):
+    records = [
+        record(seed=seed, source_seed=source_seed)
+        for seed in range(5)
+        for source_seed in range(2)
+        if crossed or source_seed == seed % 2
+    ]
+    text = report.to_markdown(report.table(records))
+    told = "5 seeds x 2 source seeds", "5 seeds, 2 source seeds in turn"
+    assert [words in text for words in told] == [crossed, not crossed]
+    figure = plots.forest(records, baseline="fine_tuning")
+    shown = " ".join(text.get_text() for text in figure.findobj(Text))
+    assert ("in turn" in shown) == (not crossed)

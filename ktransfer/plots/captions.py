@@ -35,7 +35,9 @@ def describe(records):
     )
     cells = arms.cells(measured).values()
     counts = {len({r["seed"] for r in cell}) for cell in cells}
-    return f"{data}; {words.seeds(counts, len(_source_seeds(measured)), '×')}"
+    crossed = any(len({r["seed"] for r in cell}) < len(cell) for cell in cells)
+    number = len(_source_seeds(measured))
+    return f"{data}; {words.seeds(counts, number, '×', crossed)}"
 
 
 def remarks(records, planned=None):

@@ -44,12 +44,14 @@ def headline(rows):
     counts = {row["n"] for row in rows if row["n"]}
     most = max(counts, default=0)
     num_sources = max((row["source_seeds"] for row in rows), default=0)
+    crossed = any(row["ok"] + row["diverged"] > row["n"] for row in rows)
     sentences = [
         words.data(
             {row["source"] for row in rows},
             {row["target_origin"] for row in rows},
         ),
-        f"{_runs_text(rows)}; {words.seeds(counts, num_sources, 'x')}; "
+        f"{_runs_text(rows)}; "
+        f"{words.seeds(counts, num_sources, 'x', crossed)}; "
         "95 % t-intervals over seeds, gains paired by seed",
     ]
     if not statistics.verdict_allowed(most):
