@@ -47,9 +47,8 @@ def code(*starts):
         text, reached = module.reach(name)
         seen[file, name] = text
         pending += reached
-    parts = sorted(
-        f"{file.name}:{name}:{text}" for (file, name), text in seen.items()
-    )
+    # Without the file: a definition may move to another room as it is.
+    parts = sorted(f"{name}:{text}" for (_, name), text in seen.items())
     return sha256("\n".join(parts).encode())
 
 

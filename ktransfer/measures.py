@@ -1,5 +1,6 @@
 """What is measured of a run besides its accuracy on the test split."""
 
+import keras
 import numpy as np
 
 from ktransfer import transferability
@@ -50,11 +51,19 @@ def information(model, images, source, most=2000):
     told = _entropy(p.mean(axis=0)) - _entropy(p).mean()
     rows = np.linspace(0, len(source.y) - 1, min(most, len(source.y)))
     x, y = source.x[rows.astype(int)], source.y[rows.astype(int)]
-    twin = adapt_input(copy(model), x.shape[1:])
+    x = _as_read_by(model, x)
+    twin = copy(model)
     reestimate_statistics(twin, x)
     q = _probabilities(_finite(predict(twin, x)))
     lost = -np.log(np.maximum(q[np.arange(len(y)), y], 1e-300)).mean()
     return float(told - lost)
+
+
+def _as_read_by(model, images):
+    """Return `images` of another shape as the images that `model` takes."""
+    blank = keras.Input(model.input.shape[1:], dtype="uint8", name="blank")
+    reader = adapt_input(keras.Model(blank, blank), images.shape[1:])
+    return predict(reader, images)
 
 
 def _entropy(p):

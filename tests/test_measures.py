@@ -8,7 +8,7 @@ from test_execute import Here, sourced
 from ktransfer import data, execute, measures, runs, transferability
 from ktransfer.data import Split
 from ktransfer.errors import Diverged
-from ktransfer.surgery import cut, leaves
+from ktransfer.surgery import adapt_input, cut, leaves
 from ktransfer.training import predict
 
 
@@ -24,7 +24,8 @@ def answers(monkeypatch):
     given = {}
     monkeypatch.setattr(measures, "predict", lambda domain, x: given[domain])
     monkeypatch.setattr(measures, "adapt_input", lambda model, shape: "source")
-    monkeypatch.setattr(measures, "copy", lambda model: model)
+    monkeypatch.setattr(measures, "copy", lambda model: "source")
+    monkeypatch.setattr(measures, "_as_read_by", lambda model, x: x)
     monkeypatch.setattr(measures, "reestimate_statistics", lambda model, x: 0)
     return given
 
@@ -62,6 +63,17 @@ def test_it_reads_each_domain_with_its_own_statistics():
     assert found == pytest.approx(entropy, abs=0.1)
     assert told > 0.9 > found
     assert weights_of(source.model) == before
+
+
+def test_the_source_may_have_another_shape():
+    source = small_source(small_task("source", 1, size=30), steps=30)
+    task = small_task("target", 3)
+    network = adapt_input(source.model, (8, 8, 1))
+    images = task.train.x[:, :8, :8, :1]
+    found = measures.information(network, images, source.task.train)
+    assert np.isfinite(found)
+    x = measures._as_read_by(network, source.task.train.x)
+    assert x.shape == (48, 8, 8, 1) and x.dtype == "uint8"
 
 
 def _softmax(logits):
