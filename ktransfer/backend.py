@@ -180,24 +180,30 @@ def apply_adam(
     )
 
 
-def gradients(function, variables):
-    """Return the compiled gradient of a scalar `function` by `variables`.
+def squared_gradients(function, variables, *arrays):
+    """Return the sum over rows of the squared gradient of `function`.
 
     Args:
-        function: any number of tensors -> scalar, of `keras.ops` and models.
+        function: one row of each array -> scalar, of `keras.ops` and models.
         variables: Keras variables; zeros come back for one it does not reach.
+        arrays: `(n, ...)` each, all of one length.
 
     Returns:
-        a function of the same arguments -> list of arrays, one a variable.
+        list of float64 arrays, of the shapes of `variables`.
     """
 
+    # One call for all rows: a call a row costs more than its gradient.
     @tf.function
-    def compiled(*arguments):
-        return value_and_gradients(lambda: function(*arguments), variables)[1]
+    def compiled(*tensors):
+        def add(row, totals):
+            rows = [tensor[row] for tensor in tensors]
+            _, slopes = value_and_gradients(lambda: function(*rows), variables)
+            wide = [tf.cast(slope, tf.float64) for slope in slopes]
+            return row + 1, [t + s * s for t, s in zip(totals, wide)]
 
-    def gradient(*arguments):
-        # Tensors, since a Python number would be traced anew each time.
-        found = compiled(*map(tf.convert_to_tensor, arguments))
-        return [slope.numpy() for slope in found]
+        start = [tf.zeros(v.shape, tf.float64) for v in variables]
+        count = tf.shape(tensors[0])[0]
+        return tf.while_loop(lambda row, _: row < count, add, (0, start))[1]
 
-    return gradient
+    found = compiled(*map(tf.convert_to_tensor, arrays))
+    return [total.numpy() for total in found]

@@ -35,10 +35,8 @@ def diagonal_fisher(model, images, variables, *, num_images, seed):
         root = ops.stop_gradient(ops.exp(log_probability / 2))
         return root * log_probability
 
-    gradient = backend.gradients(weighted, variables)
-    totals = [np.zeros(variable.shape) for variable in variables]
-    for row in rows:
-        for label in labels:
-            for total, slope in zip(totals, gradient(images[row], label)):
-                total += slope.astype("float64") ** 2
+    pairs = np.repeat(rows, len(labels)), np.tile(labels, len(rows))
+    totals = backend.squared_gradients(
+        weighted, variables, images[pairs[0]], pairs[1]
+    )
     return [total / len(rows) for total in totals]
