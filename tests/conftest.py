@@ -204,3 +204,20 @@ def given_to_fit(monkeypatch):
         return seen
 
     return given
+
+
+def check_the_rate_of_the_head(transfer, world):
+    """Assert that under SGD a tenfold rate of the head moves it ten times."""
+    import keras
+
+    def moved(**rates):
+        given = {"seed": 1, "batch_size": 16, "optimizer": keras.optimizers.SGD}
+        start = transfer(*world, steps=0, **given)
+        model = transfer(*world, steps=1, learning_rate=1e-3, **rates, **given)
+        pairs = zip(start.weights, model.weights, strict=True)
+        return {a.path: b - a for a, b in pairs if a.trainable}
+
+    slow, fast = moved(), moved(head_learning_rate=1e-2)
+    for path, change in slow.items():
+        ratio = 10.0 if "logits" in path else 1.0
+        np.testing.assert_allclose(fast[path], ratio * change, atol=1e-6)

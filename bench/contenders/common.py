@@ -35,6 +35,23 @@ class Epochs:
         self._last = now
 
 
+def fit_by_keras(model, x, y, clock, **options):
+    """Compile and fit `model` as plain Keras does it, a mark an epoch.
+
+    Args:
+        options: of `compile`.
+    """
+    import keras
+
+    model.compile(
+        keras.optimizers.Adam(RATE),
+        keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        **options,
+    )
+    end = keras.callbacks.LambdaCallback(on_epoch_end=lambda *_: clock.end())
+    model.fit(x, y, batch_size=BATCH, epochs=EPOCHS, verbose=0, callbacks=[end])
+
+
 def report(seconds, guesses, labels, **facts):
     """Print what the driver reads: seconds an epoch, and the accuracy."""
     accuracy = float(np.mean(np.asarray(guesses) == labels))

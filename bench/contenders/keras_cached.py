@@ -1,7 +1,7 @@
 """B: the best of plain Keras, features computed once and the head under XLA."""
 
 import keras
-from common import BATCH, EPOCHS, FOLDER, RATE, UNITS, Epochs, arrays, report
+from common import FOLDER, UNITS, Epochs, arrays, fit_by_keras, report
 
 
 def main():
@@ -17,14 +17,7 @@ def main():
             keras.layers.Dense(10),
         ]
     )
-    head.compile(
-        keras.optimizers.Adam(RATE),
-        keras.losses.SparseCategoricalCrossentropy(from_logits=True),
-        jit_compile=True,
-        steps_per_execution=32,
-    )
-    end = keras.callbacks.LambdaCallback(on_epoch_end=lambda *_: clock.end())
-    head.fit(z, y, batch_size=BATCH, epochs=EPOCHS, verbose=0, callbacks=[end])
+    fit_by_keras(head, z, y, clock, jit_compile=True, steps_per_execution=32)
     test_z = base.predict(test_x, batch_size=250, verbose=0)
     report(clock.seconds, head.predict(test_z, verbose=0).argmax(-1), test_y)
 

@@ -1,7 +1,7 @@
 """Pretraining of the article's network by plain Keras in float32."""
 
 import keras
-from common import BATCH, EPOCHS, FOLDER, RATE, Epochs, arrays, report
+from common import FOLDER, Epochs, arrays, fit_by_keras, report
 
 
 def main():
@@ -11,12 +11,7 @@ def main():
     model = keras.saving.load_model(FOLDER / "untrained.keras")
     keras.utils.set_random_seed(0)
     clock = Epochs()
-    model.compile(
-        keras.optimizers.Adam(RATE),
-        keras.losses.SparseCategoricalCrossentropy(from_logits=True),
-    )
-    end = keras.callbacks.LambdaCallback(on_epoch_end=lambda *_: clock.end())
-    model.fit(x, y, batch_size=BATCH, epochs=EPOCHS, verbose=0, callbacks=[end])
+    fit_by_keras(model, x, y, clock)
     guesses = model.predict(test_x, verbose=0).argmax(-1)
     report(clock.seconds, guesses, test_y)
 

@@ -1,7 +1,7 @@
 """A: transfer as Keras's guide writes it, the frozen model inside `fit`."""
 
 import keras
-from common import BATCH, EPOCHS, FOLDER, RATE, UNITS, Epochs, arrays, report
+from common import FOLDER, UNITS, Epochs, arrays, fit_by_keras, report
 
 
 def main():
@@ -14,12 +14,7 @@ def main():
     hidden = keras.layers.Dense(UNITS, activation="relu")
     outputs = keras.layers.Dense(10)
     model = keras.Model(inputs, outputs(hidden(base(inputs, training=False))))
-    model.compile(
-        keras.optimizers.Adam(RATE),
-        keras.losses.SparseCategoricalCrossentropy(from_logits=True),
-    )
-    end = keras.callbacks.LambdaCallback(on_epoch_end=lambda *_: clock.end())
-    model.fit(x, y, batch_size=BATCH, epochs=EPOCHS, verbose=0, callbacks=[end])
+    fit_by_keras(model, x, y, clock)
     guesses = model.predict(test_x, verbose=0).argmax(-1)
     report(clock.seconds, guesses, test_y)
 

@@ -3,7 +3,13 @@
 import keras
 import numpy as np
 import pytest
-from conftest import small_source, small_task, weights_of, worlds
+from conftest import (
+    check_the_rate_of_the_head,
+    small_source,
+    small_task,
+    weights_of,
+    worlds,
+)
 from keras import layers
 
 from ktransfer import training
@@ -158,23 +164,4 @@ def test_a_source_with_one_image_a_class_cannot_be_calibrated(world):
 
 
 def test_the_head_may_have_its_own_rate(world):
-    def moved(**rates):
-        options = {
-            "seed": 1,
-            "batch_size": 16,
-            "optimizer": keras.optimizers.SGD,
-        }
-        start = transfer(*world, steps=0, **options)
-        model = transfer(
-            *world, steps=1, learning_rate=1e-3, **rates, **options
-        )
-        return {
-            a.path: b.numpy() - a.numpy()
-            for a, b in zip(start.weights, model.weights)
-            if a.trainable
-        }
-
-    slow, fast = moved(), moved(head_learning_rate=1e-2)
-    for path, change in slow.items():
-        ratio = 10.0 if "logits" in path else 1.0
-        np.testing.assert_allclose(fast[path], ratio * change, atol=1e-6)
+    check_the_rate_of_the_head(transfer, world)
