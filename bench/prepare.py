@@ -1,12 +1,13 @@
 """Write what the contenders read: images, a frozen network, its features."""
 
+import json
 import sys
 from pathlib import Path
 
 import keras
 import numpy as np
 
-from ktransfer import data, runs, sources
+from ktransfer import backend, data, runs, sources
 from ktransfer.surgery import adapt_input, copy_backbone
 from ktransfer.training import predict
 
@@ -45,6 +46,8 @@ def main(folder, steps):
     }
     for name, array in arrays.items():
         np.save(folder / f"{name}.npy", array)
+    facts = backend.facts()
+    (folder / "facts.json").write_text(json.dumps(facts), encoding="utf-8")
     again = keras.Model(backbone.input, backbone.output)
     wanted = arrays["test_z"][:50]
     found = predict(again, arrays["padded_test_x"][:50])

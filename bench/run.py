@@ -13,7 +13,7 @@ skipped, and said to be.
 import argparse
 import json
 import os
-import platform
+import re
 import statistics
 import subprocess
 import sys
@@ -38,12 +38,13 @@ def main():
             for part, measure in PARTS.items()
             if part in options.parts
         }
+        found["machine"] = _machine(folder)
     place = Path(options.results) / "bench"
     place.mkdir(parents=True, exist_ok=True)
     kept = place / "measured.json"
     # Parts that were measured on their own join the others.
     before = json.loads(kept.read_text()) if kept.exists() else {}
-    found = {**before, **found, "machine": _machine()}
+    found = {**before, **found}
     kept.write_text(json.dumps(found, indent=1, sort_keys=True) + "\n")
     (place / "README.md").write_text(_table(found))
     print(_table(found))
@@ -75,21 +76,16 @@ def _environment():
     return {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"}
 
 
-def _machine():
+def _machine(folder):
+    """Return what was measured on, by what the preparation has found."""
+    facts = json.loads((folder / "facts.json").read_text(encoding="utf-8"))
     text = Path("/proc/cpuinfo").read_text(encoding="utf-8")
-    lines = dict(
-        map(str.strip, line.split(":", 1))
-        for line in text.splitlines()
-        if ":" in line
-    )
-    flags = lines.get("flags", "").split()
-    wanted = ("amx_bf16", "avx2", "avx512_bf16", "avx512f", "fma")
+    name = re.search(r"^model name\s*: (.+)$", text, re.MULTILINE)
     return {
+        **facts,
         "cores": len(os.sched_getaffinity(0)),
         "date": time.strftime("%Y-%m-%d"),
-        "instruction_sets": [name for name in wanted if name in flags],
-        "processor": lines.get("model name", platform.machine()),
-        "python": platform.python_version(),
+        "processor": name[1] if name else facts["machine"],
     }
 
 
@@ -290,7 +286,7 @@ def _table(found):
         "# Measured speed",
         "",
         f"{machine['processor']}, {machine['cores']} cores, "
-        f"{', '.join(machine['instruction_sets'])}; {machine['date']}. "
+        f"{', '.join(machine['isa'])}; {machine['date']}. "
         "`make bench` measures it again.",
         "",
         "A ratio is of two times within one repeat; its median, and the least "

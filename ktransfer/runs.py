@@ -352,7 +352,7 @@ def collect(results, wanted):
 
 
 def _is_stale(record, run):
-    if record.get("code", code(run)) != code(run):
+    if "code" in record and record["code"] != code(run):
         return True
     try:
         with data.without_network():
