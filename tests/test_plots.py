@@ -391,3 +391,54 @@ def test_counts_and_seconds_are_short():
     assert plots.format_count(12_345_678) == "12M"
     seconds = [plots.format_seconds(s) for s in (0.04, 9.94, 9.96, 3400.2)]
     assert seconds == ["0.0", "9.9", "10", "3,400"]
+
+
+def _by_strength():
+    return [
+        record("l2_sp", seed=seed, hyperparameters={"strength": strength})
+        for strength in (0.01, 0.1, 1.0)
+        for seed in range(5)
+    ] + [record("scratch", seed=seed) for seed in range(5)]
+
+
+def test_accuracy_against_a_strength_is_one_line_a_method():
+    figure = plots.accuracy_against("strength", _by_strength(), "strength")
+    axes = figure.axes[0]
+    assert _legend(figure) == ["l2_sp"]
+    assert list(axes.get_xticks()) == [0.01, 0.1, 1.0]
+    assert _num_points(axes, "mean of") == 3
+    assert _num_points(axes, "runs of") == 15
+    assert axes.get_xlabel() == "strength (log scale)"
+
+
+def test_accuracy_against_steps_joins_runs_of_other_lengths():
+    records = [
+        record(method, seed=seed, steps=steps)
+        for method in ("scratch", "fine_tuning")
+        for steps in (100, 400)
+        for seed in range(5)
+    ]
+    figure = plots.accuracy_against("steps", records, "steps")
+    assert sorted(_legend(figure)) == ["fine_tuning", "scratch"]
+    assert _num_points(figure.axes[0], "mean of") == 4
+
+
+def test_accuracy_against_what_no_run_has_is_refused():
+    with pytest.raises(KTransferError, match="no records to draw"):
+        plots.accuracy_against("strength", [record()], "strength")
+
+
+def test_intervals_draw_a_row_each_and_name_groups_once():
+    rows = [
+        plots.Row("leep", "leep", "feature", 0.5, 0.3, 0.7, "MNIST"),
+        plots.Row("nce", "nce", "feature", 0.1, -0.2, 0.4, "MNIST"),
+        plots.Row("leep", "leep", "feature", 0.2, 0.0, 0.4, "CIFAR-10"),
+    ]
+    figure = plots.intervals(rows, x_label="rho", mark=0)
+    axes = figure.axes[0]
+    bars = [list(li.get_xdata()) for li in _drawn(axes, "interval of")]
+    assert bars == [[0.3, 0.7], [-0.2, 0.4], [0.0, 0.4]]
+    assert _texts(figure).count("MNIST") == 1
+    assert _texts(figure).count("leep") == 2
+    with pytest.raises(KTransferError, match="no records to draw"):
+        plots.intervals([], x_label="rho")

@@ -267,3 +267,47 @@ def test_spearman_is_that_of_scipy():
         found = statistics.spearman(first, second)
         assert found == pytest.approx(expected, abs=1e-12)
     assert np.isnan(statistics.spearman([1, 1], [1, 2]))
+
+
+# Demsar, JMLR 7, 2006, table 5 (a): the quantile over sqrt(2), at 0.05.
+@pytest.mark.parametrize(
+    ("num_arms", "quantile"), [(2, 1.960), (3, 2.343), (6, 2.850), (10, 3.164)]
+)
+def test_critical_difference_is_that_of_the_published_table(num_arms, quantile):
+    error = math.sqrt(num_arms * (num_arms + 1) / (6 * 8))
+    found = statistics.critical_difference(num_arms, 8)
+    assert found == pytest.approx(quantile * error, abs=1e-3 * error)
+
+
+def test_ranks_begin_at_the_best_and_ties_share():
+    values = [[0.9, 0.5, 0.5], [0.7, 0.8, 0.1]]
+    np.testing.assert_allclose(statistics.mean_ranks(values), [1.5, 1.75, 2.75])
+
+
+def test_bootstrap_of_rho_covers_it_and_is_the_same_twice():
+    rng = np.random.default_rng(1)
+    first = rng.normal(size=60)
+    second = first + rng.normal(size=60)
+    found = statistics.spearman_interval(first, second)
+    assert found == statistics.spearman_interval(first, second)
+    assert found.low < found.mean < found.high
+    assert found.low > 0.3 and found.high < 0.95
+    flat = statistics.spearman_interval(first, np.ones(60))
+    assert math.isnan(flat.mean) and math.isnan(flat.low)
+
+
+def test_pearson_interval_is_fishers():
+    # r = 0.5 of 28 pairs: tanh(0.5493 -+ 1.96 / 5).
+    rng = np.random.default_rng(2)
+    x = rng.normal(size=28)
+    x = (x - x.mean()) / x.std()
+    noise = rng.normal(size=28)
+    noise -= noise.mean() + x * (noise * x).mean()
+    y = 0.5 * x + math.sqrt(0.75) * noise / noise.std()
+    found = statistics.pearson_interval(x, y)
+    assert found.mean == pytest.approx(0.5)
+    assert found.low == pytest.approx(math.tanh(math.atanh(0.5) - 1.959964 / 5))
+    assert found.high == pytest.approx(
+        math.tanh(math.atanh(0.5) + 1.959964 / 5)
+    )
+    assert math.isnan(statistics.pearson_interval(x[:3], y[:3]).low)

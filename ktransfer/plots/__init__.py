@@ -3,8 +3,10 @@
 A figure is a pure function of its records, so that two builds give equal
 bytes. matplotlib is imported when the first figure is drawn.
 
-- `labels`: `accuracy_against_labels`, one line an arm.
+- `labels`: `accuracy_against_labels` and `accuracy_against` another setting,
+  one line an arm.
 - `forest`: `forest`, the paired gain of every arm, one row an arm.
+- `intervals`: `intervals`, values with their intervals, one row each.
 - `plane`: `plane`, two measurements against each other.
 - `captions`: which records a figure takes, and what it says of them.
 - `style`: colours, markers, the page, and `save`.
@@ -12,7 +14,8 @@ bytes. matplotlib is imported when the first figure is drawn.
 """
 
 from ktransfer.plots.forest import forest
-from ktransfer.plots.labels import accuracy_against_labels
+from ktransfer.plots.intervals import Row, intervals
+from ktransfer.plots.labels import accuracy_against, accuracy_against_labels
 from ktransfer.plots.plane import Cloud, plane
 from ktransfer.plots.style import FAMILIES, colour, markers, save
 from ktransfer.plots.words import format_count, format_seconds
@@ -20,11 +23,14 @@ from ktransfer.plots.words import format_count, format_seconds
 __all__ = [
     "FAMILIES",
     "Cloud",
+    "Row",
+    "accuracy_against",
     "accuracy_against_labels",
     "colour",
     "forest",
     "format_count",
     "format_seconds",
+    "intervals",
     "markers",
     "plane",
     "save",

@@ -1,4 +1,4 @@
-"""Test accuracy against labels per class, one line an arm."""
+"""Test accuracy against labels per class, or another setting, as lines."""
 
 import math
 from typing import NamedTuple
@@ -10,6 +10,7 @@ from ktransfer.plots import captions, style, words
 
 # Drawn thick, and in colour whatever is highlighted.
 _CONTROLS = ("scratch", "random_features")
+_LABELS = "labelled images per class (log scale)"
 _OTHERS_COLOUR = "#C4C4C4"
 _TICKS = (10, 30, 50, 70, 80, 90, 95, 97, 98, 99, 99.5, 99.8, 99.9, 99.95)
 
@@ -59,31 +60,83 @@ def accuracy_against_labels(
             meet, `E_ARGUMENT` for several targets.
     """
     records = captions.one_target(records, mix)
-    places = _places(records)
+    placed = [{**r, "place": r["labels_per_class"]} for r in records]
+    notes = captions.remarks(records, planned)
+    texts = title, subtitle, _LABELS
+    return _page(placed, _budgets(records), highlight, texts, notes)
+
+
+def accuracy_against(name, records, x_label, title="", subtitle="", mix=False):
+    """Draw test accuracy against a setting of the runs, one line an arm.
+
+    Drawn as in `accuracy_against_labels`; arms are told apart by all else.
+
+    Args:
+        name: `steps`, or a hyper-parameter whose values are above 0.
+        records: of one target and one number of labels per class; those that
+            lack the setting are left out.
+        x_label: what the setting is, with its unit.
+
+    Returns:
+        A matplotlib `Figure`; accuracies are in per cent.
+
+    Raises:
+        KTransferError: as in `accuracy_against_labels`.
+    """
+    known = captions.one_target(
+        [r for r in records if _setting(r, name) is not None], mix
+    )
+    placed = [_placed(r, name) for r in known]
+    values = sorted({r["place"] for r in placed})
+    places = {value: (float(value), f"{value:,g}") for value in values}
+    texts = title, subtitle, f"{x_label} (log scale)"
+    return _page(placed, places, None, texts, captions.remarks(known))
+
+
+def _setting(record, name):
+    return {**record["hyperparameters"], "steps": record["steps"]}.get(name)
+
+
+def _placed(record, name):
+    """Return a record that differs from others of its arm by `place` alone."""
+    settings = record["hyperparameters"]
+    return {
+        **record,
+        "place": _setting(record, name),
+        "hyperparameters": {k: v for k, v in settings.items() if k != name},
+        "steps": 0 if name == "steps" else record["steps"],
+    }
+
+
+def _page(records, places, highlight, texts, notes):
+    """Draw records by their `place`, a key of `places`: (x, name of it)."""
+    title, subtitle, x_label = texts
     lines = _lines(records, places)
     named, others = _split(lines, highlight)
     limits, outside = _accuracy_limits(lines)
     with style.in_style():
         height = max(4.4, 0.5 + 0.2 * math.ceil(len(named) / _columns(named)))
-        footer = _footer(records, outside, planned)
+        footer = _footer(records, outside, notes)
         figure, top, bottom = style.page(height, title, subtitle, footer)
         right = style.WIDTH - _legend_width(named, others)
         axes = style.axes(figure, 0.75, bottom + 0.6, right, top - 0.12)
-        _label_axis(axes, places)
+        _place_axis(axes, places, x_label)
         _accuracy_axis(axes, limits, records)
         _draw_others(axes, others)
         _legend(axes, named, _draw_named(axes, named), len(others))
         return figure
 
 
-def _places(records):
-    """Return a dict labels_per_class -> place on the axis, in order."""
+def _budgets(records):
+    """Return a dict labels_per_class -> (x, its name), in order."""
     counts = {}
     for record in arms.measured(records):
         count = record["num_labels"] / record["num_classes"]
         counts.setdefault(record["labels_per_class"], []).append(count)
     places = {
-        labels: float(np.mean(found) if labels is None else labels)
+        labels: (x := float(np.mean(found)), f"all ({x:,.0f})")
+        if labels is None
+        else (float(labels), f"{labels:,}")
         for labels, found in counts.items()
     }
     return dict(sorted(places.items(), key=lambda item: item[1]))
@@ -93,8 +146,8 @@ def _lines(records, places):
     lines = []
     for label, members in arms.arms(records).items():
         points = []
-        for labels, x in places.items():
-            cell = [r for r in members if r["labels_per_class"] == labels]
+        for place, (x, _) in places.items():
+            cell = [r for r in members if r["place"] == place]
             if arms.measured(cell):
                 points.append(_point(x, cell))
         if points:
@@ -147,13 +200,12 @@ def _accuracy_limits(lines):
     return (min(shown), max(shown)), outside
 
 
-def _footer(records, outside, planned):
-    notes = captions.remarks(records, planned)
+def _footer(records, outside, notes):
     if outside:
         names = ", ".join(
             f"{words.plain(arm)} ({v:.1f} %)" for arm, v in outside
         )
-        notes.append(f"below the axis: {names}")
+        notes = [*notes, f"below the axis: {names}"]
     kind = "bars: 95 % t-interval over seeds; dots: runs"
     return [f"{captions.describe(records)}; {kind}", "; ".join(notes)]
 
@@ -169,14 +221,10 @@ def _legend_width(named, others):
     return 0.25 + _columns(named) * (longest + 0.5)
 
 
-def _label_axis(axes, places):
+def _place_axis(axes, places, x_label):
     axes.set_xscale("log")
-    ticks = list(places.values())
-    names = [
-        f"all ({x:,.0f})" if labels is None else f"{labels:,}"
-        for labels, x in places.items()
-    ]
-    axes.set_xticks(ticks, names)
+    ticks = [x for x, _ in places.values()]
+    axes.set_xticks(ticks, [name for _, name in places.values()])
     axes.set_xticks([], minor=True)
     gap = _gap(ticks)
     if ticks:
@@ -184,7 +232,7 @@ def _label_axis(axes, places):
             10 ** (math.log10(ticks[0]) - 0.45 * gap),
             10 ** (math.log10(ticks[-1]) + 0.45 * gap),
         )
-    axes.set_xlabel("labelled images per class (log scale)")
+    axes.set_xlabel(x_label)
     axes.grid(axis="y", color="#E6E6E6", linewidth=0.7)
     axes.set_axisbelow(True)
 
