@@ -7,8 +7,11 @@ Papers: L2-SP (Li et al. 2018, arXiv:1802.01483), BSS and Co-tuning (NeurIPS
 Protocol: the article's network, trained for 10 epochs on one half of the
 CIFAR-10 classes, goes to the other half at 10, 50 and 250 labels per class, 400
 steps, five seeds, two sources. Every arm gets six trials of (learning rate,
-strength) on seeds of their own, at 50 labels per class, scored on a fifth of
-those labelled images held out; the best is used at every budget.
+strength) on five seeds of their own, at 50 labels per class, scored on a fifth
+of those labelled images held out; the best is used at every budget. At the
+smallest budget every strength runs, at the rate chosen, and training from
+scratch is also given four times the steps everywhere. Ranks are over seeds of
+one pair of tasks, so they speak of this pair alone.
 
     make finetune          on CIFAR-10
     make finetune QUICK=1  on the embedded letters
@@ -17,7 +20,7 @@ those labelled images held out; the best is used at every budget.
 import itertools
 from typing import NamedTuple
 
-from ktransfer import methods, plots
+from ktransfer import arms, methods, plots, statistics
 from ktransfer.runs import Run
 
 
@@ -43,7 +46,7 @@ NORMAL = Size(
     steps=400,
     source_steps=3900,
     seeds=5,
-    tuning_seeds=(100, 101),
+    tuning_seeds=(100, 101, 102, 103, 104),
     num_rates=6,
 )
 QUICK = NORMAL._replace(
@@ -65,6 +68,8 @@ STRENGTHS = {
     "batch_spectral_shrinkage": ("strength", (1e-4, 1e-3, 1e-2)),
     "co_tuning": ("strength", (0.5, 2.3, 10.0)),
 }
+# Times the steps, so that no gain is only a head start.
+LONGER = 4
 ARMS = (
     "scratch",
     "random_features",
@@ -97,12 +102,25 @@ def runs(size, chosen):
         for method in ARMS
         for seed in range(size.seeds)
     ]
+    longer = [
+        run._replace(steps=LONGER * run.steps)
+        for run in tuned
+        if run.method == "scratch"
+    ]
+    others = [
+        _run(size, method, size.budgets[0], seed, {**best, name: strength})
+        for method, (name, strengths) in STRENGTHS.items()
+        for best in [chosen[size.target][method]]
+        for strength in strengths
+        for seed in range(size.seeds)
+        if strength != best[name]
+    ]
     majority = [
         _run(size, "majority", labels, seed, {})
         for labels in size.budgets
         for seed in range(size.seeds)
     ]
-    return tuned + majority
+    return tuned + longer + others + majority
 
 
 def _grid(size, method):
@@ -137,19 +155,73 @@ def figures(records, mix=False):
     """Return the figures of `records`, name -> figure."""
     budgets = sorted({record["labels_per_class"] for record in records})
     origin = records[0]["target_origin"]
+    title = f"Fine-tuning recipes on {origin}"
+    # The strength that was chosen is the one at every budget.
+    last = [r for r in records if r["labels_per_class"] == budgets[-1]]
+    chosen = {(r["method"], str(r["hyperparameters"])) for r in last}
+    shown = [
+        r for r in records if (r["method"], str(r["hyperparameters"])) in chosen
+    ]
+    few = [r for r in records if r["labels_per_class"] == budgets[0]]
     forests = {
         f"gain_{labels}": plots.forest(
-            records,
+            shown,
             mix=mix,
             baseline="fine_tuning",
-            title=f"Fine-tuning recipes on {origin}",
+            title=title,
             subtitle=f"{labels} labels per class; every arm tuned by the same "
             "number of trials, on held-out labelled images of other seeds",
             labels_per_class=labels,
         )
         for labels in budgets
     }
-    accuracy = plots.accuracy_against_labels(
-        records, mix=mix, title=f"Fine-tuning recipes on {origin}"
+    return {
+        "accuracy": plots.accuracy_against_labels(shown, mix=mix, title=title),
+        "ranks": _ranks(shown, title),
+        "strength": plots.accuracy_against(
+            "strength",
+            [r for r in few if r["method"] in STRENGTHS],
+            "strength of the penalty, in its authors' units",
+            mix=mix,
+            title=title,
+            subtitle=f"{budgets[0]} labels per class, at the learning rate "
+            "chosen",
+        ),
+        **forests,
+    }
+
+
+def _ranks(records, title):
+    """Draw mean ranks over all seeds and budgets that every arm has."""
+    groups = {
+        label: {
+            (r["labels_per_class"], r["seed"]): arms.accuracy(r)
+            for r in members
+        }
+        for label, members in arms.arms(arms.measured(records)).items()
+        if members[0]["method"] != "majority"
+    }
+    units = sorted(set.intersection(*map(set, groups.values())))
+    table = [[groups[label][unit] for label in groups] for unit in units]
+    half = statistics.critical_difference(len(groups), len(units)) / 2
+    ranks = dict(zip(groups, map(float, statistics.mean_ranks(table))))
+    methods_ = {r["method"]: r["family"] for r in records}
+    rows = [
+        plots.Row(
+            label,
+            label.partition(" ")[0],
+            methods_[label.partition(" ")[0]],
+            ranks[label],
+            ranks[label] - half,
+            ranks[label] + half,
+        )
+        for label in sorted(groups, key=ranks.get)
+    ]
+    return plots.intervals(
+        rows,
+        title=title,
+        subtitle=f"mean rank of {len(groups)} arms over {len(units)} units, "
+        "seeds at each number of labels; arms whose bars do not meet differ "
+        "(Nemenyi, 5 % for all pairs together)",
+        x_label="mean rank, 1 is the best",
     )
-    return {"accuracy": accuracy, **forests}

@@ -26,10 +26,8 @@ from ktransfer.plots import Cloud
 from ktransfer.runs import Run
 
 # The plain H-score is at its maximum with fewer images than features.
-SCORES = (
-    *("leep", "nce", "logme", "shrunk_h_score", "transrate"),
-    "class_balance",
-)
+BALANCE = "class_balance"
+SCORES = ("leep", "nce", "logme", "shrunk_h_score", "transrate", BALANCE)
 NUM_CLASSES = 3
 
 
@@ -155,16 +153,30 @@ def figures(records, mix=False):
     scored = [r for r in records if "score_values" in r]
     targets = [r for r in scored if r["seed"] < 1000]
     tuned = [r for r in records if r["method"] == "fine_tuning"]
-    found = {name: _scores(targets, tuned, name) for name in SCORES[:-1]}
+    groups = _groups(targets, tuned)
+    found = {name: _plane(groups, name) for name in SCORES if name != BALANCE}
     checkpoints = [r for r in scored if r["seed"] >= 1000]
-    return {**found, "checkpoints": _checkpoint_figure(checkpoints)}
+    return {
+        "rho": _rho(groups),
+        **found,
+        "checkpoints": _checkpoint_figure(checkpoints),
+    }
 
 
-def _scores(records, tuned, name):
-    values = {_task(r): r["score_values"][name] for r in records}
-    clouds, remarks = [], []
-    for method, family, members in (
-        ("linear head", "feature", records),
+class _Group(NamedTuple):
+    """Targets of one pool, trained in one way; `scores` by name."""
+
+    label: str
+    family: str
+    scores: dict
+    accuracies: list
+
+
+def _groups(probed, tuned):
+    values = {_task(r): r["score_values"] for r in probed}
+    found = []
+    for how, family, members in (
+        ("linear head", "feature", probed),
         ("fine-tuning", "parameter", tuned),
     ):
         by_pool = {}
@@ -173,12 +185,44 @@ def _scores(records, tuned, name):
                 pool = record["target_origin"].partition(",")[0]
                 by_pool.setdefault(pool, []).append(record)
         for pool, rows in sorted(by_pool.items()):
-            xs = [values[_task(r)] for r in rows]
-            ys = [100 * arms.accuracy(r) for r in rows]
-            label = f"{method}, {pool}"
-            clouds.append(Cloud(label, label, family, xs, ys))
-            rho = statistics.spearman(xs, ys)
-            remarks.append(f"{label} {rho:.2f} ({len(rows)})")
+            scores = {
+                name: [values[_task(r)][name] for r in rows] for name in SCORES
+            }
+            accuracies = [100 * arms.accuracy(r) for r in rows]
+            found.append(_Group(f"{how}, {pool}", family, scores, accuracies))
+    return found
+
+
+def _rho(groups):
+    rows = []
+    for group in groups:
+        for name in SCORES:
+            found = statistics.spearman_interval(
+                group.scores[name], group.accuracies
+            )
+            label = f"{group.label} ({found.count})"
+            rows.append(plots.Row(name, name, group.family, *found[:3], label))
+    return plots.intervals(
+        rows,
+        mark=0,
+        title="What a score of the source says of training on a target",
+        subtitle="Spearman's rho of score and accuracy over targets (their "
+        "number), with its 95 % bootstrap interval",
+        x_label="Spearman's rho",
+        footer=[
+            f"{NUM_CLASSES} classes and equal numbers of images throughout: "
+            "class balance, -log K and -H(Y) are constants, which rank nothing"
+        ],
+    )
+
+
+def _plane(groups, name):
+    clouds, remarks = [], []
+    for group in groups:
+        xs, ys = group.scores[name], group.accuracies
+        clouds.append(Cloud(group.label, group.label, group.family, xs, ys))
+        rho = statistics.spearman(xs, ys)
+        remarks.append(f"{group.label} {rho:.2f} ({len(xs)})")
     return plots.plane(
         clouds,
         mean=False,
@@ -209,14 +253,28 @@ def _checkpoint_figure(records):
     regrets = [
         f"{name} {regret:.1f}" for name, regret in _regrets(groups).items()
     ]
+    # The others would make two clusters, and r a matter of course.
+    learnt = [
+        (np.mean(cloud.xs), np.mean(cloud.ys))
+        for cloud, members in zip(clouds, groups.values())
+        if members[0]["source_steps"] and not _is_shuffled(members[0])
+    ]
+    r = statistics.pearson_interval(*zip(*learnt))
     return plots.plane(
         clouds,
         title="Accuracy of the checkpoint at home and of a linear head on it",
         subtitle="one dot a seed of the target, means marked; accuracy lost by "
-        "trusting a score, pp: " + ", ".join(regrets),
+        "trusting a score, pp: "
+        + ", ".join(regrets)
+        + f"; Pearson's r {r.mean:.2f} [{r.low:.2f}, {r.high:.2f}] (Fisher) "
+        f"over the {r.count} that were trained on true labels",
         x_label="accuracy of the source on its own test images (%)",
         y_label="accuracy of a linear head on the target (%)",
     )
+
+
+def _is_shuffled(record):
+    return any("shuffled" in name for name in record["sources"])
 
 
 def _regrets(groups):
@@ -234,5 +292,6 @@ def _regrets(groups):
     return {
         name: max(reached.values())
         - reached[max(groups, key=lambda label, name=name: mean(label, name))]
-        for name in ("source_accuracy", *SCORES[:-1])
+        for name in ("source_accuracy", *SCORES)
+        if name != BALANCE
     }

@@ -9,8 +9,8 @@ digits 5-9, the images in distribution (ID); out of distribution (OOD) are test
 digits 5-9 in the looks of pretraining, over CIFAR-10 test images. 600 steps,
 five seeds. Learning rates with cosine decay: the probe's and LP-FT's is chosen
 among six on a part of the ID training images, fine-tuning is shown at all six.
-WiSE-FT goes from the probe to its tuning at 11 shares. Negative control: a
-source of one epoch.
+WiSE-FT goes from the probe to its tuning at 11 shares. Training from scratch is
+also given four times the steps. Negative control: a source of one epoch.
 
     make robust-ft          on MNIST and CIFAR-10
     make robust-ft QUICK=1  on the embedded digits and letters
@@ -69,6 +69,8 @@ QUICK = NORMAL._replace(
 )
 # What varies along the path of a method in the figures.
 PATHS = {"fine_tuning": "learning_rate", "wise_ft": "alpha"}
+# Times the steps, so that no gain is only a head start.
+LONGER = 4
 TUNED = (
     "scratch",
     "random_features",
@@ -101,6 +103,11 @@ def runs(size, chosen):
         for method in TUNED
         for seed in seeds
     ]
+    longer = [
+        run._replace(steps=LONGER * run.steps)
+        for run in arms_
+        if run.method == "scratch"
+    ]
     every_rate = [
         _run(size, "fine_tuning", seed, learning_rate=other)
         for other in size.rates
@@ -123,7 +130,7 @@ def runs(size, chosen):
         for run in arms_
         if run.method not in ("scratch", "random_features")
     ]
-    return majority + arms_ + every_rate + path + control
+    return majority + arms_ + longer + every_rate + path + control
 
 
 def _run(size, method, seed, **hyperparameters):
