@@ -35,6 +35,28 @@ class Epochs:
         self._last = now
 
 
+def source_and_task():
+    """Return the frozen network and MNIST as the suite's methods take them."""
+    import keras
+
+    from ktransfer.data import Split, Task
+    from ktransfer.surgery import Source
+
+    x, y = arrays("train_x", "train_y")
+    source = Source(keras.saving.load_model(FOLDER / "source.keras"), None)
+    task = Task(
+        name="mnist",
+        num_classes=10,
+        image_shape=x.shape[1:],
+        train=Split(x, y.astype("int32")),
+        unlabelled=None,
+        origin="",
+        sha256="",
+        labels=tuple(range(10)),
+    )
+    return source, task
+
+
 def fit_by_keras(model, x, y, clock, **options):
     """Compile and fit `model` as plain Keras does it, a mark an epoch.
 

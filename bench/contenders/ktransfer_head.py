@@ -7,28 +7,14 @@ import time
 # No features of an earlier repeat.
 os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp()
 
-from common import BATCH, EPOCHS, FOLDER, RATE, arrays, report
+from common import BATCH, EPOCHS, RATE, arrays, report, source_and_task
 
 from ktransfer import feature_cache, methods, training
-from ktransfer.data import Split, Task
-from ktransfer.surgery import Source
 
 
 def main():
-    import keras
-
-    x, y, test_x, test_y = arrays("train_x", "train_y", "test_x", "test_y")
-    source = Source(keras.saving.load_model(FOLDER / "source.keras"), None)
-    task = Task(
-        name="mnist",
-        num_classes=10,
-        image_shape=x.shape[1:],
-        train=Split(x, y.astype("int32")),
-        unlabelled=None,
-        origin="",
-        sha256="",
-        labels=tuple(range(10)),
-    )
+    test_x, test_y = arrays("test_x", "test_y")
+    source, task = source_and_task()
     transfer = methods.load("feature_extraction")
     spent, real = [], feature_cache.values
 
@@ -43,7 +29,7 @@ def main():
     model = transfer(
         task,
         source,
-        steps=EPOCHS * len(y) // BATCH,
+        steps=EPOCHS * len(task.train.y) // BATCH,
         seed=0,
         learning_rate=RATE,
         batch_size=BATCH,
