@@ -55,6 +55,17 @@ def test_all_values_are_the_squared_norm(shape):
     np.testing.assert_allclose(slope(features, 99), 2 * features, atol=1e-5)
 
 
+@pytest.mark.parametrize("num_values", [1, 3])
+def test_values_that_repeated_images_make_zero_are_passed_over(num_values):
+    """Fewer images than a batch holds: the penalty was 0, and did nothing."""
+    few = drawn(5, 9)
+    repeated = few[[0, 1, 2, 3, 4, 0, 1, 2]]
+    values = np.linalg.svd(repeated.astype("float64"))[1][:5]
+    wanted = pytest.approx((values[-num_values:] ** 2).sum(), rel=1e-4)
+    assert float(_smallest_squares(repeated, num_values)) == wanted
+    assert np.abs(slope(repeated, num_values)).max() > 0.1
+
+
 @pytest.mark.parametrize("features", [np.eye(4, 7), np.zeros((3, 3))])
 def test_equal_singular_values_have_a_finite_gradient(features):
     found = slope(features.astype("float32"), 2)

@@ -6,7 +6,8 @@ carry what does not transfer. A feature map is flattened.
 
 The squares are taken as ||F'u||^2 along the eigenvectors u of F F' (of F' F if
 n > d), and u counts as constant: that is the exact gradient where the values
-differ, and a finite one where they are equal.
+differ, and a finite one where they are equal. Values of 0 are passed over: an
+image that is in a batch twice makes one, and it would hide all others.
 
 Row: M25 (article 003).
 Source: Chen et al. 2019. https://proceedings.neurips.cc/paper/2019/hash/c6bff625bdb0393992c9d4db0c6bbe45-Abstract.html
@@ -50,6 +51,10 @@ def transfer(
     return model
 
 
+# Share of the largest squared value below which float32 does not tell it from 0.
+_ZERO = 1e-6
+
+
 def _smallest_squares(features, num_values):
     """Return the sum of the smallest squared singular values, a scalar."""
     flat = ops.reshape(features, (-1, math.prod(features.shape[1:])))
@@ -57,6 +62,8 @@ def _smallest_squares(features, num_values):
         flat = ops.transpose(flat)
     gram = ops.stop_gradient(ops.matmul(flat, ops.transpose(flat)))
     # A divergence is left to `fit`, which names it: eigh would raise at NaN.
-    _, vectors = ops.eigh(ops.nan_to_num(gram, posinf=0.0, neginf=0.0))
-    weakest = ops.transpose(vectors[:, :num_values])
-    return ops.sum(ops.square(ops.matmul(weakest, flat)))
+    values, vectors = ops.eigh(ops.nan_to_num(gram, posinf=0.0, neginf=0.0))
+    known = ops.cast(values > _ZERO * values[-1], "float32")
+    weakest = known * ops.cast(ops.cumsum(known) <= num_values, "float32")
+    along = ops.matmul(ops.transpose(vectors), flat)
+    return ops.sum(weakest * ops.sum(ops.square(along), axis=-1))
