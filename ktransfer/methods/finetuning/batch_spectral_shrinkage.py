@@ -52,7 +52,7 @@ def transfer(
 
 
 # Share of the largest squared value below which float32 does not tell it from 0.
-_ZERO = 1e-6
+_ZERO = 3e-7
 
 
 def _smallest_squares(features, num_values):
