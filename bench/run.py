@@ -265,7 +265,9 @@ def _grid(folder, options):
         for kind in found["ours"][0]["spent"]
     }
     least = 2 * products / best / 1e9
-    return {"rows": rows, "floor": {"best": best, "seconds": least, **spent}}
+    peak = max(report["peak"] for report in found["ours"])
+    floor = {"best": best, "peak": peak, "seconds": least, **spent}
+    return {"rows": rows, "floor": floor}
 
 
 def _convolutions(folder, options):
@@ -318,12 +320,30 @@ def _regression(folder, options):
     return {"rows": rows}
 
 
+def _quick(folder, options):
+    """Every method at three seeds from a cold start: `make quick`."""
+    jobs = len(os.sched_getaffinity(0))
+    found = _repeated(
+        options.repeats,
+        quick=lambda: _contend("ktransfer_quick.py", folder, jobs),
+    )["quick"]
+    return {
+        "quick": {
+            "jobs": jobs,
+            "peak": max(report["peak"] for report in found),
+            "runs": found[0]["runs"],
+            "seconds": _spread([_total(report) for report in found]),
+        }
+    }
+
+
 PARTS = {
     "same_answer": _same_answer,
     "head": _head,
     "grid": _grid,
     "convolutions": _convolutions,
     "regression": _regression,
+    "quick": _quick,
 }
 NAMES = {
     "A": "Keras's guide",
@@ -361,8 +381,9 @@ def _table(found):
 
 def _part(title, found):
     lines = [f"## {title.rstrip('.')}", ""]
-    if "gate" in found:
-        return [*lines, _gate_text(found["gate"])]
+    for key, tell in (("gate", _gate_text), ("quick", _quick_text)):
+        if key in found:
+            return [*lines, tell(found[key])]
     lines += ["| | seconds | times ours | accuracy |", "|---|---|---|---|"]
     lines += [_row(name, row) for name, row in found["rows"].items()]
     for key, tell in (
@@ -409,6 +430,15 @@ def _gate_text(gate):
     )
 
 
+def _quick_text(found):
+    low, middle, high = found["seconds"]
+    return (
+        f"{found['runs']} runs in {middle:.0f} s [{low:.0f}, {high:.0f}] by "
+        f"{found['jobs']} workers, table and figure included; the largest "
+        f"process took {found['peak']:.2f} GiB."
+    )
+
+
 def _profile_text(profile):
     best = profile["machine"]
     parts = [
@@ -432,7 +462,8 @@ def _floor_text(floor):
         f"Ours, in processor seconds: {floor['hidden']:.0f} of methods with a "
         f"hidden layer, {floor['linear']:.0f} of linear ones, "
         f"{floor['other']:.0f} of all else, evaluations and the start of "
-        "the workers among it. The matrix products of the grid alone, each "
+        f"the workers among it; the largest worker took {floor['peak']:.2f} "
+        "GiB. The matrix products of the grid alone, each "
         f"head trained and all images seen once, take {floor['seconds']:.0f} s "
         f"at the {floor['best']:.0f} GFLOP/s of one large product (F)."
     )

@@ -58,7 +58,9 @@ def main():
         units = record["hyperparameters"]["hidden_units"]
         spent["hidden" if units else "linear"] += record["seconds"]
     spent["other"] = _processor_seconds() - before - sum(spent.values())
-    report([seconds], [best], [best], best=best, spent=spent)
+    # In KiB; of the largest process that has ended.
+    peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 2**20
+    report([seconds], [best], [best], spent=spent, peak=peak)
 
 
 def _processor_seconds():

@@ -17,7 +17,7 @@ def main():
     with tempfile.TemporaryDirectory() as folder:
         start = time.perf_counter()
         done = subprocess.run(
-            [COMMAND, "run", "quick", "--jobs", sys.argv[3]]
+            [COMMAND, "run", "quick", "--jobs", sys.argv[2]]
             + ["--results", folder],
             env={**os.environ, "XDG_CACHE_HOME": folder},
             cwd=Path(__file__).parents[2],

@@ -51,7 +51,7 @@ def transfer(
     return model
 
 
-# Share of the largest squared value below which float32 does not tell it from 0.
+# Share of the largest squared value below which float32 cannot tell it from 0.
 _ZERO = 3e-7
 
 
