@@ -329,15 +329,16 @@ def _measure(run, task, sources):
 
 def _evaluated(run, model, task, held, sources):
     """Measure the model; the test split stays closed to a trial that tunes."""
-    from ktransfer import measures, stages
+    from ktransfer import measures
+    from ktransfer.stages import domains
 
     if run.evaluation == "test":
         return evaluate(model, run.target)
     if run.evaluation == "validation":
         value = measures.accuracy(model, held)
         return {"status": "ok", "validation_accuracy": value}
-    stages.require_same_classes(task, sources[0])
-    images = stages.without_labels(task)
+    domains.require_same_classes(task, sources[0])
+    images = domains.without_labels(task)
     value = measures.information(model, images, sources[0].task.train)
     return {"status": "ok", "information": value}
 

@@ -14,7 +14,7 @@ from keras import layers, ops
 
 from ktransfer.errors import unknown
 from ktransfer.layers import InferenceMode
-from ktransfer.stages import answers
+from ktransfer.stages.teachers import answers
 from ktransfer.surgery import adapt_input, copy, freeze
 from ktransfer.training import predict
 from ktransfer.transferability import label_map

@@ -187,14 +187,14 @@ def state(model):
 
 @pytest.fixture
 def given_to_fit(monkeypatch):
-    """A function (method, ...) -> what it gives `stages.fit`, not trained."""
+    """A function (method, ...) -> what it gives `domains.fit`, not trained."""
 
     def given(method, *args, **options):
-        from ktransfer import stages
+        from ktransfer.stages import domains
 
         seen = {}
         monkeypatch.setattr(
-            stages,
+            domains,
             "fit",
             lambda model, data, **options: seen.update(
                 options, model=model, data=data

@@ -4,11 +4,12 @@ import numpy as np
 import pytest
 from conftest import small_source, small_task, weights_of
 
-from ktransfer import backbones, losses, stages, training
+from ktransfer import backbones, losses, training
 from ktransfer.errors import NotApplicable
 from ktransfer.methods.baselines import scratch
 from ktransfer.methods.knowledge import attention_transfer
 from ktransfer.methods.knowledge.attention_transfer import transfer
+from ktransfer.stages import heads, teachers
 from ktransfer.surgery import Source, attach_head
 
 
@@ -85,13 +86,13 @@ def test_the_teachers_maps_are_computed_once(world):
     (fit,) = training.ledger()
     # Pooled, the small source's maps have 6x6, 3x3 and 1x1 positions.
     assert fit.cached == 36 + 9 + 1
-    start = stages.small_network(target, 0, name="student")
+    start = heads.small_network(target, 0, name="student")
     assert weights_of(model).keys() == weights_of(start).keys()
 
 
 def test_the_larger_map_is_averaged_over_areas():
     maps = np.random.default_rng(0).normal(size=(2, 6, 5, 3)).astype("float32")
-    found = np.asarray(stages._pooled(maps, (3, 2)))
+    found = np.asarray(teachers._pooled(maps, (3, 2)))
     rows = maps.reshape(2, 3, 2, 5, 3).mean(2)
     left = (rows[:, :, 0] + rows[:, :, 1] + rows[:, :, 2] / 2) / 2.5
     np.testing.assert_allclose(found[:, :, 0], left, atol=1e-6)

@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 from conftest import small_source, small_task, weights_of
 
-from ktransfer import stages
 from ktransfer.errors import KTransferError, NotApplicable
 from ktransfer.methods.domain.correlation_alignment import _power, transfer
+from ktransfer.stages import domains
 from ktransfer.surgery import adapt_input, copy_backbone, trainable_count
 from ktransfer.training import predict
 
@@ -29,7 +29,7 @@ def standardised(task, source):
 
 def aligned(target, source, fitted, **options):
     """Return aligned features of the target and of the source."""
-    models = fitted(stages)
+    models = fitted(domains)
     model = transfer(target, source, steps=1, seed=0, **options)
     found = []
     for name, part, images in (

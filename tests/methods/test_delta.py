@@ -4,10 +4,11 @@ import numpy as np
 import pytest
 from conftest import small_source, small_task, weights_of
 
-from ktransfer import backbones, stages, training
+from ktransfer import backbones, training
 from ktransfer.methods.finetuning import delta
 from ktransfer.methods.finetuning.delta import transfer
 from ktransfer.methods.parameter import fine_tuning
+from ktransfer.stages import heads
 from ktransfer.surgery import (
     Source,
     attach_head,
@@ -59,7 +60,7 @@ def softmax(values):
 def probe(world):
     target, source = world
     backbone = copy_backbone(source.model)
-    return stages.probed(target, backbone, steps=20, learning_rate=0.05, seed=1)
+    return heads.probed(target, backbone, steps=20, learning_rate=0.05, seed=1)
 
 
 def test_strengths_of_zero_are_fine_tuning_bit_for_bit(world):

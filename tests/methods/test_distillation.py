@@ -5,11 +5,12 @@ import pytest
 import tensorflow as tf
 from conftest import small_backbone, small_source, small_task, weights_of
 
-from ktransfer import stages, training
+from ktransfer import training
 from ktransfer.layers import InferenceMode
 from ktransfer.losses import softened_divergence
 from ktransfer.methods.baselines import scratch
 from ktransfer.methods.knowledge.distillation import transfer
+from ktransfer.stages import heads, teachers
 from ktransfer.surgery import attach_head, blocks, copy, freeze
 
 
@@ -54,7 +55,7 @@ def test_the_loss_is_the_written_formula(world, monkeypatch, strength):
     target, source = world
     seen = {}
     monkeypatch.setattr(
-        stages, "fit", lambda *args, **options: seen.update(options)
+        teachers, "fit", lambda *args, **options: seen.update(options)
     )
     transfer(target, source, steps=1, seed=0, strength=strength)
     rng = np.random.default_rng(0)
@@ -93,7 +94,7 @@ def test_a_constant_on_all_logits_changes_neither_loss_nor_gradient():
 
 def test_the_teacher_is_the_source_computed_once_and_untouched(world, fitted):
     target, source = world
-    models = fitted(stages)
+    models = fitted(teachers)
     training.ledger()
     model = transfer(target, source, steps=3, seed=0, batch_size=8)
     (fit,) = training.ledger()
@@ -104,7 +105,7 @@ def test_the_teacher_is_the_source_computed_once_and_untouched(world, fitted):
     assert values == list(weights_of(source.model).values())
     assert (
         weights_of(model).keys()
-        == weights_of(stages.small_network(target, 0)).keys()
+        == weights_of(heads.small_network(target, 0)).keys()
     )
 
 
@@ -115,7 +116,7 @@ def test_the_student_runs_once_a_step(world):
     start = attach_head(small_backbone((12, 12, 1), normalised=True), 3, seed=0)
     taught, plain = copy(start, "student"), copy(start)
     options = {"steps": 1, "seed": 0, "batch_size": 8}
-    stages.distill(
+    teachers.distill(
         taught, target, teach, temperature=4.0, strength=0.9, **options
     )
     training.fit(plain, target.train, learning_rate=1e-3, **options)

@@ -4,10 +4,11 @@ import numpy as np
 import pytest
 from conftest import small_backbone, small_source, small_task, weights_of
 
-from ktransfer import backbones, stages, training
+from ktransfer import backbones, training
 from ktransfer.errors import KTransferError, NotApplicable
 from ktransfer.methods.knowledge import distillation, fitnets
 from ktransfer.methods.knowledge.fitnets import transfer
+from ktransfer.stages import heads
 from ktransfer.surgery import (
     Source,
     attach_head,
@@ -66,7 +67,7 @@ def test_the_hint_trains_up_to_its_block_and_no_further(world, block):
     )
     (fit,) = training.ledger()
     assert fit.steps == 2 and fit.cached in (3 * 3 * 6, 8)
-    start = stages.small_network(target, 1, name="student")
+    start = heads.small_network(target, 1, name="student")
     # The regressor is not in the result.
     assert weights_of(model).keys() == weights_of(start).keys()
     moved = {

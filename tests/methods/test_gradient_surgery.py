@@ -8,7 +8,7 @@ from conftest import small_source, small_task
 from ktransfer import backend, training
 from ktransfer.losses import cross_entropy
 from ktransfer.methods.multitask import gradient_surgery, hard_sharing
-from ktransfer.stages import first_backbone, two_streams
+from ktransfer.stages.streams import first_backbone, two_streams
 
 OPTIONS = {"steps": 1, "batch_size": 48, "from_source": True}
 

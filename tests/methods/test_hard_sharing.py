@@ -9,7 +9,7 @@ from ktransfer import training
 from ktransfer.methods.baselines import scratch
 from ktransfer.methods.multitask.hard_sharing import transfer
 from ktransfer.methods.parameter import fine_tuning
-from ktransfer.stages import first_backbone, two_streams
+from ktransfer.stages.streams import first_backbone, two_streams
 from ktransfer.surgery import Source, leaves
 
 

@@ -8,7 +8,7 @@ from keras import layers
 
 from ktransfer.errors import KTransferError
 from ktransfer.methods.feature.hypercolumn import transfer
-from ktransfer.stages import probed
+from ktransfer.stages.heads import probed
 from ktransfer.surgery import adapt_input, copy, cut, inline, trainable_count
 from ktransfer.training import predict
 

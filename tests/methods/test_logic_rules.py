@@ -9,7 +9,7 @@ from ktransfer.errors import KTransferError
 from ktransfer.methods.baselines import scratch
 from ktransfer.methods.knowledge import logic_rules
 from ktransfer.methods.knowledge.logic_rules import transfer
-from ktransfer.stages import small_network
+from ktransfer.stages.heads import small_network
 from ktransfer.training import predict
 
 OPTIONS = {"steps": 3, "seed": 1, "batch_size": 8}

@@ -9,7 +9,7 @@ from ktransfer.data import Split
 from ktransfer.errors import NotApplicable
 from ktransfer.methods.parameter import fine_tuning, model_soup
 from ktransfer.methods.parameter.model_soup import transfer
-from ktransfer.stages import held_out
+from ktransfer.stages.heads import held_out
 from ktransfer.surgery import assign, leaves
 from ktransfer.training import predict
 

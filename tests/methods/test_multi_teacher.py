@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 from conftest import small_source, small_task, weights_of
 
-from ktransfer import stages
 from ktransfer.errors import KTransferError, NotApplicable
 from ktransfer.methods.knowledge import distillation, multi_teacher
 from ktransfer.methods.knowledge.multi_teacher import transfer
+from ktransfer.stages import fusion, heads, teachers
 from ktransfer.surgery import freeze
 from ktransfer.training import predict
 
@@ -65,9 +65,10 @@ def test_teachers_that_must_be_tuned_divide_their_steps(target, monkeypatch):
     source = loud_source(0)
     other = source._replace(task=source.task._replace(labels=("a", "b", "c")))
     taken = []
-    monkeypatch.setattr(
-        stages, "fit", lambda *args, steps, **options: taken.append(steps)
-    )
+    for room in heads, teachers:
+        monkeypatch.setattr(
+            room, "fit", lambda *args, steps, **options: taken.append(steps)
+        )
     transfer(target, other, source, other, steps=12, seed=1)
     assert taken == [2, 2, 8]
 
@@ -78,7 +79,7 @@ def test_the_mean_is_of_softened_probabilities(target):
     for teacher in teachers:
         freeze(teacher)
     teachers[1].name = "another"
-    mixed = stages.mixture(teachers, [0.25, 0.75], 4.0)
+    mixed = fusion.mixture(teachers, [0.25, 0.75], 4.0)
     x = target.train.x
     one, two = (predict(t, x).astype("float64") for t in teachers)
     expected = 0.25 * softmax(one / 4) + 0.75 * softmax(two / 4)

@@ -3,13 +3,14 @@
 import pytest
 from conftest import worlds
 
-from ktransfer import stages, training
+from ktransfer import training
 from ktransfer.errors import KTransferError
 from ktransfer.methods.feature import linear_probe
 from ktransfer.methods.finetuning import probe_then_fine_tune
 from ktransfer.methods.finetuning.probe_then_fine_tune import transfer
 from ktransfer.methods.parameter import fine_tuning, wise_ft
 from ktransfer.seeds import stream
+from ktransfer.stages import heads
 from ktransfer.surgery import trainable_count
 
 OPTIONS = {"steps": 4, "seed": 5, "batch_size": 16}
@@ -65,7 +66,7 @@ def test_the_second_stage_has_epochs_of_its_own(world, monkeypatch):
         seeds.append(seed)
 
     monkeypatch.setattr(probe_then_fine_tune, "fit", watched)
-    monkeypatch.setattr(stages, "fit", watched)
+    monkeypatch.setattr(heads, "fit", watched)
     transfer(*world, **OPTIONS)
     assert seeds == [5, stream(5, "stage", 2)]
 

@@ -7,10 +7,11 @@ import pytest
 import tensorflow as tf
 from conftest import small_source, small_task, weights_of
 
-from ktransfer import losses, stages, training
+from ktransfer import losses, training
 from ktransfer.methods.baselines import scratch
 from ktransfer.methods.knowledge import relational_distillation as rkd
 from ktransfer.methods.knowledge.relational_distillation import transfer
+from ktransfer.stages import heads
 
 
 @pytest.fixture(scope="module")
@@ -132,5 +133,5 @@ def test_the_teachers_features_are_computed_once(world):
     model = transfer(target, source, steps=2, seed=0, batch_size=8)
     (fit,) = training.ledger()
     assert fit.cached == 8
-    start = stages.small_network(target, 0, name="student")
+    start = heads.small_network(target, 0, name="student")
     assert weights_of(model).keys() == weights_of(start).keys()

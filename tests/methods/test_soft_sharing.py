@@ -8,7 +8,7 @@ from conftest import small_source, small_task
 from ktransfer.losses import summed_cross_entropy
 from ktransfer.methods.multitask import soft_sharing
 from ktransfer.methods.parameter import fine_tuning
-from ktransfer.stages import first_backbone, two_streams
+from ktransfer.stages.streams import first_backbone, two_streams
 from ktransfer.surgery import cut
 from ktransfer.training import fit
 

@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 from conftest import small_backbone, small_source, small_task, weights_of
 
-from ktransfer import stages
 from ktransfer.errors import KTransferError, NotApplicable
 from ktransfer.methods.domain.subspace_alignment import _axes, transfer
+from ktransfer.stages import alignment, domains
 from ktransfer.surgery import (
     Source,
     adapt_input,
@@ -44,7 +44,7 @@ def read(model, images, name):
 
 def test_features_are_those_of_a_plain_reference(world, fitted):
     target, source = world
-    models = fitted(stages)
+    models = fitted(domains)
     model = transfer(target, source, steps=1, seed=0, num_components=4)
     ours = read(model, target.train.x, "target_align")
     theirs = read(models[0], source.task.train.x, "source_align")
@@ -77,7 +77,7 @@ def test_bases_are_orthonormal_and_of_the_largest_variance():
 def test_equal_domains_have_equal_features(world, fitted):
     _, source = world
     images = source.task.train.x
-    models = fitted(stages)
+    models = fitted(domains)
     model = transfer(source.task, source, steps=1, seed=0, num_components=5)
     np.testing.assert_allclose(
         read(model, images, "target_align"),
@@ -117,7 +117,7 @@ def test_a_source_with_dropout_is_read_as_it_serves(fitted):
     task = small_task("source", 3)
     network = attach_head(small_backbone(dropout=0.5), 3, seed=0)
     source = Source(network, task)
-    readers, images = stages.read_domains(task, source)
+    readers, images = alignment.read_domains(task, source)
     wanted = features_of(task, source).astype("float32")
     for name in ("target", "source"):
         found = readers[name](images[name], training=True)
@@ -130,7 +130,7 @@ def test_moments_standardise_and_leave_constants_alone():
     reader = keras.Model(inputs, x)
     images = np.random.default_rng(0).integers(0, 256, (2100, 2, 2, 1))
     images[:, 1, 1] = 7
-    mean, deviation, correlation = stages.feature_moments(
+    mean, deviation, correlation = alignment.feature_moments(
         reader, images.astype("uint8")
     )
     values = images.reshape(-1, 4) / 10

@@ -7,7 +7,6 @@ import scipy.linalg
 from conftest import small_source, small_task, weights_of
 from scipy.spatial.distance import cdist, pdist
 
-from ktransfer import stages
 from ktransfer.errors import KTransferError, NotApplicable
 from ktransfer.layers import KernelComponents
 from ktransfer.methods.domain import transfer_component_analysis
@@ -16,6 +15,7 @@ from ktransfer.methods.domain.transfer_component_analysis import (
     _squares,
     transfer,
 )
+from ktransfer.stages import domains
 from ktransfer.surgery import adapt_input, copy_backbone, trainable_count
 from ktransfer.training import predict
 
@@ -109,7 +109,7 @@ def features_of(task, source):
 
 def test_the_layer_gives_k_times_w_for_images_it_has_not_kept(world, fitted):
     target, source = world
-    models = fitted(stages)
+    models = fitted(domains)
     model = transfer(
         target, source, steps=1, seed=0, num_components=4, max_images=20
     )

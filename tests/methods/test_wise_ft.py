@@ -8,7 +8,7 @@ from ktransfer.methods.feature import linear_probe
 from ktransfer.methods.parameter import fine_tuning
 from ktransfer.methods.parameter.wise_ft import transfer
 from ktransfer.seeds import stream
-from ktransfer.stages import probed
+from ktransfer.stages.heads import probed
 from ktransfer.surgery import copy_backbone, leaves, unfreeze
 from ktransfer.training import fit
 

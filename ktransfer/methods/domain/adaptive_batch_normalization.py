@@ -13,7 +13,11 @@ Source: Li et al. 2016. https://arxiv.org/abs/1603.04779
 from keras.layers import BatchNormalization
 
 from ktransfer.errors import NotApplicable
-from ktransfer.stages import train_on_source, two_domains, without_labels
+from ktransfer.stages.domains import (
+    train_on_source,
+    two_domains,
+    without_labels,
+)
 from ktransfer.surgery import leaves
 from ktransfer.training import reestimate_statistics
 

@@ -26,7 +26,7 @@ from keras import ops
 
 from ktransfer import optimizers
 from ktransfer.losses import cross_entropy
-from ktransfer.stages import two_domains, without_labels
+from ktransfer.stages.domains import two_domains, without_labels
 from ktransfer.surgery import head_layer, select
 from ktransfer.training import check_arguments, fit, reestimate_statistics
 

@@ -17,7 +17,7 @@ import numpy as np
 from keras import ops
 
 from ktransfer.seeds import stream
-from ktransfer.stages import adversary, train_on_domains, two_domains
+from ktransfer.stages.domains import adversary, train_on_domains, two_domains
 
 _WIDEST = 4096
 _NUM_PROJECTIONS = 1024

@@ -12,7 +12,7 @@ Source: Sun, Feng and Saenko 2016. https://arxiv.org/abs/1511.05547
 
 import numpy as np
 
-from ktransfer.stages import linearly_aligned
+from ktransfer.stages.alignment import linearly_aligned
 from ktransfer.training import check_arguments
 
 

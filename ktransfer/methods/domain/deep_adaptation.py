@@ -11,7 +11,7 @@ Source: Long et al. 2015. https://arxiv.org/abs/1502.02791
 """
 
 from ktransfer.losses import kernel_distance
-from ktransfer.stages import train_on_domains, two_domains
+from ktransfer.stages.domains import train_on_domains, two_domains
 
 
 def transfer(

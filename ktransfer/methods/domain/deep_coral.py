@@ -12,7 +12,7 @@ Source: Sun and Saenko 2016. https://arxiv.org/abs/1607.01719
 """
 
 from ktransfer.losses import covariance_distance
-from ktransfer.stages import train_on_domains, two_domains
+from ktransfer.stages.domains import train_on_domains, two_domains
 
 
 def transfer(

@@ -12,7 +12,7 @@ Row: M27 (article 003; article 004).
 Source: Ganin et al. 2016. https://arxiv.org/abs/1505.07818
 """
 
-from ktransfer.stages import adversary, train_on_domains, two_domains
+from ktransfer.stages.domains import adversary, train_on_domains, two_domains
 
 
 def transfer(

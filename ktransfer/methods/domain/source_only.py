@@ -9,7 +9,7 @@ Row: M27 (article 003; article 004).
 Source: Ben-David et al. 2010. https://doi.org/10.1007/s10994-009-5152-4
 """
 
-from ktransfer.stages import train_on_source, two_domains
+from ktransfer.stages.domains import train_on_source, two_domains
 
 
 def transfer(target, source, *, steps, seed, from_source=False, **training):

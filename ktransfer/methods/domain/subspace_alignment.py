@@ -13,7 +13,7 @@ Source: Fernando et al. 2013. https://doi.org/10.1109/ICCV.2013.368
 
 import numpy as np
 
-from ktransfer.stages import linearly_aligned, num_kept
+from ktransfer.stages.alignment import linearly_aligned, num_kept
 
 
 def transfer(target, source, *, steps, seed, num_components=64, **training):

@@ -8,7 +8,7 @@ Row: M27 (article 003; article 004).
 Source: Ganin and Lempitsky 2015. https://arxiv.org/abs/1409.7495
 """
 
-from ktransfer.stages import two_domains
+from ktransfer.stages.domains import two_domains
 from ktransfer.training import fit
 
 

@@ -22,7 +22,7 @@ import numpy as np
 from ktransfer.errors import KTransferError
 from ktransfer.layers import KernelComponents
 from ktransfer.seeds import stream
-from ktransfer.stages import aligned, num_kept, read_domains
+from ktransfer.stages.alignment import aligned, num_kept, read_domains
 from ktransfer.training import check_arguments, predict
 
 

@@ -15,7 +15,7 @@ import keras
 from keras import layers
 
 from ktransfer import surgery
-from ktransfer.stages import probed
+from ktransfer.stages.heads import probed
 
 
 def transfer(target, source, *, steps, seed, blocks=None, **training):

@@ -16,7 +16,7 @@ import keras
 from keras import layers
 
 from ktransfer.seeds import stream
-from ktransfer.stages import block_chain, fitted
+from ktransfer.stages.heads import block_chain, fitted
 from ktransfer.surgery import blocks, copy_backbone, freeze, inline
 
 

@@ -8,7 +8,7 @@ Row: M25 (article 003).
 Source: Ben Zaken et al. 2022, BitFit. https://arxiv.org/abs/2106.10199
 """
 
-from ktransfer.stages import tuned_weights
+from ktransfer.stages.weights import tuned_weights
 
 
 def transfer(target, source, *, steps, seed, **training):

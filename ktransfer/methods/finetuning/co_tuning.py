@@ -22,12 +22,9 @@ import numpy as np
 from keras import ops
 
 from ktransfer.losses import cross_entropy
-from ktransfer.stages import (
-    constant,
-    held_out,
-    own_rate,
-    with_source_head,
-)
+from ktransfer.stages.heads import held_out, own_rate
+from ktransfer.stages.streams import with_source_head
+from ktransfer.stages.weights import constant
 from ktransfer.surgery import adapt_input, classifier, copy, copy_backbone
 from ktransfer.training import fit, predict
 

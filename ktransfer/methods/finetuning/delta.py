@@ -24,7 +24,8 @@ from keras import ops
 from ktransfer.layers import InferenceMode
 from ktransfer.losses import cross_entropy
 from ktransfer.seeds import stream
-from ktransfer.stages import block_chain, constant, divided, probed
+from ktransfer.stages.heads import block_chain, divided, probed
+from ktransfer.stages.weights import constant
 from ktransfer.surgery import blocks, classifier, copy_backbone, inline
 from ktransfer.training import fit, predict
 

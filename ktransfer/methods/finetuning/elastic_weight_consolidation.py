@@ -17,7 +17,7 @@ Source: Kirkpatrick et al. 2017. https://arxiv.org/abs/1612.00796
 
 from ktransfer.fisher import diagonal_fisher
 from ktransfer.losses import cross_entropy
-from ktransfer.stages import anchor
+from ktransfer.stages.weights import anchor
 from ktransfer.surgery import classifier, copy, copy_backbone, cut
 from ktransfer.training import fit
 

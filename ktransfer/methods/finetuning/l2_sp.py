@@ -15,7 +15,7 @@ Source: Li, Grandvalet and Davoine 2018. https://arxiv.org/abs/1802.01483
 from keras import ops
 
 from ktransfer.losses import cross_entropy
-from ktransfer.stages import anchor
+from ktransfer.stages.weights import anchor
 from ktransfer.surgery import classifier, copy_backbone
 from ktransfer.training import fit
 

@@ -17,7 +17,7 @@ import keras
 
 from ktransfer.layers import InferenceMode
 from ktransfer.losses import cross_entropy, softened_divergence
-from ktransfer.stages import with_source_head
+from ktransfer.stages.streams import with_source_head
 from ktransfer.surgery import (
     adapt_input,
     classifier,

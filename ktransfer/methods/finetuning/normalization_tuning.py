@@ -11,7 +11,7 @@ Source: Frankle, Schwab and Morcos 2021. https://arxiv.org/abs/2003.00152
 
 from keras import layers
 
-from ktransfer.stages import tuned_weights
+from ktransfer.stages.weights import tuned_weights
 
 NORMALISATIONS = (
     layers.BatchNormalization,

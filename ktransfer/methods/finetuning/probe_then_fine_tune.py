@@ -10,7 +10,7 @@ Row: M25 (article 003).
 Source: Kumar et al. 2022, LP-FT. https://arxiv.org/abs/2202.10054
 """
 
-from ktransfer.stages import divided, probed
+from ktransfer.stages.heads import divided, probed
 from ktransfer.surgery import copy_backbone, unfreeze
 from ktransfer.training import fit
 

@@ -21,7 +21,7 @@ from keras import layers
 from ktransfer.errors import NotApplicable
 from ktransfer.layers import StochasticNormalization
 from ktransfer.seeds import stream
-from ktransfer.stages import own_rate
+from ktransfer.stages.heads import own_rate
 from ktransfer.surgery import classifier, copy_backbone, inline
 from ktransfer.training import fit
 

@@ -11,7 +11,7 @@ Source: Lee et al. 2023. https://arxiv.org/abs/2210.11466
 """
 
 from ktransfer.errors import NotApplicable, unknown
-from ktransfer.stages import fitted
+from ktransfer.stages.heads import fitted
 from ktransfer.surgery import blocks, copy_backbone, freeze, unfreeze
 
 

@@ -14,7 +14,8 @@ import numpy as np
 from keras import ops
 
 from ktransfer.errors import unknown
-from ktransfer.stages import held_out, mixture, require_sources, tuned
+from ktransfer.stages.fusion import mixture, require_sources
+from ktransfer.stages.heads import held_out, tuned
 from ktransfer.surgery import copy
 from ktransfer.training import predict
 

@@ -21,7 +21,7 @@ import keras
 from keras import layers
 
 from ktransfer.handmade import ExpertFeatures
-from ktransfer.stages import read_sources
+from ktransfer.stages.fusion import read_sources
 from ktransfer.surgery import head_layer
 from ktransfer.training import fit, predict
 

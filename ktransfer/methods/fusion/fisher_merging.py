@@ -17,7 +17,8 @@ import numpy as np
 
 from ktransfer.errors import NotApplicable
 from ktransfer.fisher import diagonal_fisher
-from ktransfer.stages import fitted, refresh_statistics
+from ktransfer.stages.heads import fitted
+from ktransfer.stages.weights import refresh_statistics
 from ktransfer.surgery import check_same_shapes, copy, copy_backbone, cut
 
 

@@ -19,7 +19,8 @@ Source: Ilharco et al. 2023. https://arxiv.org/abs/2212.04089
 import numpy as np
 
 from ktransfer.errors import NotApplicable
-from ktransfer.stages import fitted, held_out, merge
+from ktransfer.stages.heads import fitted, held_out
+from ktransfer.stages.weights import merge
 from ktransfer.surgery import adapt_input, copy_backbone
 from ktransfer.training import predict
 

@@ -17,7 +17,7 @@ from keras import layers
 
 from ktransfer.errors import KTransferError, NotApplicable
 from ktransfer.layers import SoftmaxSum
-from ktransfer.stages import projected, read_sources
+from ktransfer.stages.fusion import projected, read_sources
 from ktransfer.surgery import head_layer
 from ktransfer.training import fit
 

@@ -18,7 +18,8 @@ from keras import ops
 from ktransfer.errors import NotApplicable
 from ktransfer.layers import InferenceMode
 from ktransfer.losses import attention_energy, attention_map, cross_entropy
-from ktransfer.stages import same_size, small_network, teacher
+from ktransfer.stages.heads import small_network
+from ktransfer.stages.teachers import same_size, teacher
 from ktransfer.surgery import blocks as blocks_of
 from ktransfer.surgery import cut, inline
 from ktransfer.training import fit

@@ -11,7 +11,8 @@ Row: M14 (article 001, section 1; article 000, references).
 Source: Hinton, Vinyals and Dean 2015. https://arxiv.org/abs/1503.02531
 """
 
-from ktransfer.stages import distill, small_network, teacher
+from ktransfer.stages.heads import small_network
+from ktransfer.stages.teachers import distill, teacher
 
 
 def transfer(

@@ -18,7 +18,8 @@ from keras import ops
 
 from ktransfer.errors import KTransferError, NotApplicable
 from ktransfer.layers import InferenceMode
-from ktransfer.stages import distill, same_size, small_network, teacher
+from ktransfer.stages.heads import small_network
+from ktransfer.stages.teachers import distill, same_size, teacher
 from ktransfer.surgery import cut, head_layer
 from ktransfer.training import fit
 

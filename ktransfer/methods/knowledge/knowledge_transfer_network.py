@@ -16,7 +16,7 @@ from keras import layers
 
 from ktransfer.errors import unknown
 from ktransfer.seeds import stream
-from ktransfer.stages import read_sources, require_sources
+from ktransfer.stages.fusion import read_sources, require_sources
 from ktransfer.surgery import classifier, copy_backbone, fresh, head_layer
 from ktransfer.training import fit
 

@@ -24,7 +24,7 @@ from keras import ops
 from ktransfer import rules
 from ktransfer.layers import InferenceMode
 from ktransfer.losses import cross_entropy
-from ktransfer.stages import small_network
+from ktransfer.stages.heads import small_network
 from ktransfer.training import fit
 
 

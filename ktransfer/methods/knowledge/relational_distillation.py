@@ -23,7 +23,8 @@ from ktransfer.losses import (
     relative_distances,
     triplet_angles,
 )
-from ktransfer.stages import small_network, teacher
+from ktransfer.stages.heads import small_network
+from ktransfer.stages.teachers import teacher
 from ktransfer.surgery import cut, inline
 from ktransfer.training import fit
 

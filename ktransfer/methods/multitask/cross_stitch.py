@@ -17,7 +17,8 @@ import keras
 
 from ktransfer.layers import CrossStitch
 from ktransfer.losses import summed_cross_entropy
-from ktransfer.stages import block_chain, first_backbone, two_streams
+from ktransfer.stages.heads import block_chain
+from ktransfer.stages.streams import first_backbone, two_streams
 from ktransfer.surgery import assign, blocks
 from ktransfer.training import fit, reestimate_statistics
 

@@ -15,7 +15,7 @@ Source: Caruana 1997, Multitask Learning. https://doi.org/10.1023/A:100737960673
 """
 
 from ktransfer.losses import cross_entropy
-from ktransfer.stages import first_backbone, two_streams
+from ktransfer.stages.streams import first_backbone, two_streams
 from ktransfer.training import fit, reestimate_statistics
 
 

@@ -14,7 +14,7 @@ from keras import ops
 
 from ktransfer import optimizers
 from ktransfer.losses import cross_entropy
-from ktransfer.stages import first_backbone, two_streams
+from ktransfer.stages.streams import first_backbone, two_streams
 from ktransfer.training import fit, reestimate_statistics
 
 

@@ -21,7 +21,8 @@ import keras
 import numpy as np
 
 from ktransfer.errors import unknown
-from ktransfer.stages import fitted, mixed, refresh_statistics
+from ktransfer.stages.heads import fitted
+from ktransfer.stages.weights import mixed, refresh_statistics
 from ktransfer.surgery import keep_largest, leaves
 
 

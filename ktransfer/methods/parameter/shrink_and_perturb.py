@@ -9,7 +9,8 @@ Row: M4 (article 000, section 2.1.1).
 Source: Ash and Adams 2020. https://arxiv.org/abs/1910.08475
 """
 
-from ktransfer.stages import fitted, mixed
+from ktransfer.stages.heads import fitted
+from ktransfer.stages.weights import mixed
 
 
 def transfer(

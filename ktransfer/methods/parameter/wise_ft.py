@@ -9,7 +9,8 @@ statistics are re-estimated on the target's images.
 Source: Wortsman et al. 2022, WiSE-FT. https://arxiv.org/abs/2109.01903
 """
 
-from ktransfer.stages import divided, merge, probed
+from ktransfer.stages.heads import divided, probed
+from ktransfer.stages.weights import merge
 from ktransfer.surgery import copy_backbone, unfreeze
 from ktransfer.training import fit
 

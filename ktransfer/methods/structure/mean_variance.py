@@ -11,7 +11,7 @@ Source: Raghu et al. 2019. https://arxiv.org/abs/1902.07208
 import numpy as np
 
 from ktransfer.seeds import stream
-from ktransfer.stages import tuned
+from ktransfer.stages.heads import tuned
 from ktransfer.surgery import copy, leaves
 
 

@@ -7,7 +7,7 @@ Row: M6 (article 000, section 2.2; article 004, section 3.2).
 Source: control of Yosinski et al. 2014. https://arxiv.org/abs/1411.1792
 """
 
-from ktransfer.stages import tuned
+from ktransfer.stages.heads import tuned
 from ktransfer.surgery import fresh
 
 

@@ -11,7 +11,7 @@ Source: Wu et al. 2022, NoisyTune. https://arxiv.org/abs/2202.12024
 import numpy as np
 
 from ktransfer.seeds import stream
-from ktransfer.stages import tuned
+from ktransfer.stages.heads import tuned
 from ktransfer.surgery import copy, leaves
 
 
