@@ -173,6 +173,21 @@ def fitted(monkeypatch):
     return watch
 
 
+@pytest.fixture
+def solved(monkeypatch):
+    """The features that aligned classifiers were solved for, in turn."""
+    from ktransfer.stages import alignment
+
+    seen, real = [], alignment.softmax_regression
+
+    def remembering(x, y, strength):
+        seen.append(x)
+        return real(x, y, strength)
+
+    monkeypatch.setattr(alignment, "softmax_regression", remembering)
+    return seen
+
+
 def domains(normalised=False):
     """Return (target, source) of the same classes, the target's inverted."""
     target, (source,) = worlds(1)[3 if normalised else 2]

@@ -7,7 +7,6 @@ from conftest import small_source, small_task, weights_of
 
 from ktransfer.errors import KTransferError, NotApplicable
 from ktransfer.methods.domain.correlation_alignment import _power, transfer
-from ktransfer.stages import domains
 from ktransfer.surgery import adapt_input, copy_backbone, trainable_count
 from ktransfer.training import predict
 
@@ -27,18 +26,12 @@ def standardised(task, source):
     return (features - features.mean(axis=0)) / features.std(axis=0)
 
 
-def aligned(target, source, fitted, **options):
+def aligned(target, source, solved, **options):
     """Return aligned features of the target and of the source."""
-    models = fitted(domains)
-    model = transfer(target, source, steps=1, seed=0, **options)
-    found = []
-    for name, part, images in (
-        ("target", model, target.train.x),
-        ("source", models[0], source.task.train.x),
-    ):
-        output = part.get_layer(f"{name}_align").output
-        found.append(predict(keras.Model(part.inputs[0], output), images))
-    return found
+    model = transfer(target, source, steps=0, seed=0, **options)
+    output = model.get_layer("target_align").output
+    ours = predict(keras.Model(model.input, output), target.train.x)
+    return ours, solved.pop()
 
 
 def whitening_by_svd(covariance):
@@ -47,9 +40,9 @@ def whitening_by_svd(covariance):
 
 
 @pytest.mark.parametrize("strength", [1.0, 0.1])
-def test_features_are_those_of_a_plain_reference(world, fitted, strength):
+def test_features_are_those_of_a_plain_reference(world, solved, strength):
     target, source = world
-    ours, theirs = aligned(target, source, fitted, regularization=strength)
+    ours, theirs = aligned(target, source, solved, regularization=strength)
     z_t, z_s = standardised(target, source), standardised(source.task, source)
     np.testing.assert_allclose(ours, z_t, atol=1e-3)
     covariances = [
@@ -61,10 +54,10 @@ def test_features_are_those_of_a_plain_reference(world, fitted, strength):
 
 
 def test_the_covariance_is_the_target_s_as_regularization_vanishes(
-    world, fitted
+    world, solved
 ):
     target, source = world
-    ours, theirs = aligned(target, source, fitted, regularization=1e-9)
+    ours, theirs = aligned(target, source, solved, regularization=1e-9)
     wanted = np.cov(ours.T, bias=True)
     found = np.cov(theirs.T.astype("float64"), bias=True)
     np.testing.assert_allclose(found, wanted, atol=2e-3)
@@ -73,9 +66,9 @@ def test_the_covariance_is_the_target_s_as_regularization_vanishes(
     assert np.abs(before - wanted).max() > 0.1
 
 
-def test_equal_domains_change_nothing(world, fitted):
+def test_equal_domains_change_nothing(world, solved):
     _, source = world
-    ours, theirs = aligned(source.task, source, fitted)
+    ours, theirs = aligned(source.task, source, solved)
     np.testing.assert_allclose(theirs, ours, atol=1e-4)
     np.testing.assert_allclose(
         ours, standardised(source.task, source), atol=1e-3

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 from conftest import small_source, small_task, weights_of
 
-from ktransfer.errors import KTransferError
+from ktransfer.errors import KTransferError, NotApplicable
 from ktransfer.methods.feature import feature_extraction
 from ktransfer.methods.feature.linear_probe import transfer
-from ktransfer.surgery import cut, trainable_count
+from ktransfer.surgery import copy, cut, leaves, trainable_count
 from ktransfer.training import predict
 
 
@@ -28,6 +28,16 @@ def loss_and_gradient(model, task, strength):
     loss = -np.log((p * y).sum(axis=1)).mean() + strength * (kernel**2).sum()
     slope = x.T @ (p - y) / len(x) + 2 * strength * kernel
     return loss, np.concatenate([slope.ravel(), (p - y).mean(axis=0)])
+
+
+def test_features_that_have_died_are_named(world):
+    """Training on shuffled labels may end so; the head had no gradient."""
+    target, source = world
+    dead = copy(source.model)
+    for layer in leaves(dead):
+        layer.set_weights([np.zeros_like(w) for w in layer.get_weights()])
+    with pytest.raises(NotApplicable, match="are 0 for every labelled image"):
+        transfer(target, source._replace(model=dead), steps=2, seed=0)
 
 
 def test_it_is_feature_extraction_without_a_hidden_layer(world):

@@ -2,8 +2,9 @@
 
 phi is the source's backbone, frozen. The features of each domain are
 standardised by their own mean and deviation, as in the authors' code, and have
-the leading principal axes X_s and X_t `(d, k)`. A linear head is trained on
-source features z X_s X_s' X_t and serves on target features z X_t. k is
+the leading principal axes X_s and X_t `(d, k)`. Softmax regression, at its
+minimum with `penalty` (ours) times ||kernel||^2, learns source features z X_s
+X_s' X_t and serves on target features z X_t; `steps` go unused. k is
 `num_components` (64 is ours), or less where a domain's features span fewer
 dimensions. It is never chosen on target labels, of which none is read.
 
@@ -16,14 +17,12 @@ import numpy as np
 from ktransfer.stages.alignment import linearly_aligned, num_kept
 
 
-def transfer(target, source, *, steps, seed, num_components=64, **training):
+def transfer(target, source, *, steps, seed, num_components=64, penalty=1e-3):
     def align(ours, theirs):
         target_axes, source_axes = _axes([ours, theirs], num_components)
         return target_axes, source_axes @ source_axes.T @ target_axes
 
-    return linearly_aligned(
-        target, source, align, steps=steps, seed=seed, **training
-    )
+    return linearly_aligned(target, source, align, seed=seed, penalty=penalty)
 
 
 def _axes(correlations, num_components):

@@ -15,7 +15,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from ktransfer.errors import KTransferError, unknown
+from ktransfer.errors import KTransferError, NotApplicable, unknown
 from ktransfer.losses import cross_entropy
 from ktransfer.solvers import softmax_regression
 from ktransfer.surgery import classifier, copy_backbone, freeze, node_of
@@ -38,9 +38,14 @@ def transfer(
     freeze(backbone)
     model = classifier(backbone, target, seed=seed)
     head = model.get_layer("logits")
+    (z,) = node_of(model.output).input_tensors
+    z = predict(keras.Model(model.input, z), target.train.x)
+    if not z.any():
+        raise NotApplicable(
+            "the source's features are 0 for every labelled image, as those of "
+            "a network whose units have died; expected some to learn from."
+        )
     if solver == "direct":
-        (z,) = node_of(model.output).input_tensors
-        z = predict(keras.Model(model.input, z), target.train.x)
         one_hot = np.eye(target.num_classes)[target.train.y]
         head.set_weights(softmax_regression(z, one_hot, strength))
         return model
