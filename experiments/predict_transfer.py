@@ -149,6 +149,11 @@ def figures(records, mix=False):
     only where its own training did not.
     """
     arms.require_comparable(records, mix)
+    absent = {
+        f"not drawn, from {'+'.join(r['sources'])}: {r['reason']}"
+        for r in records
+        if r["status"] == "not_applicable"
+    }
     records = arms.measured(arms.ordered(records))
     scored = [r for r in records if "score_values" in r]
     targets = [r for r in scored if r["seed"] < 1000]
@@ -159,7 +164,7 @@ def figures(records, mix=False):
     return {
         "rho": _rho(groups),
         **found,
-        "checkpoints": _checkpoint_figure(checkpoints),
+        "checkpoints": _checkpoint_figure(checkpoints, sorted(absent)),
     }
 
 
@@ -238,7 +243,7 @@ def _task(record):
     return record["target"], record["seed"]
 
 
-def _checkpoint_figure(records):
+def _checkpoint_figure(records, footer):
     groups = arms.arms(records)
     clouds = [
         Cloud(
@@ -268,6 +273,7 @@ def _checkpoint_figure(records):
         + ", ".join(regrets)
         + f"; Pearson's r {r.mean:.2f} [{r.low:.2f}, {r.high:.2f}] (Fisher) "
         f"over the {r.count} that were trained on true labels",
+        footer=footer,
         x_label="accuracy of the source on its own test images (%)",
         y_label="accuracy of a linear head on the target (%)",
     )

@@ -11,6 +11,7 @@ from synthetic import LEVELS, headline, record, sweep
 
 from ktransfer import plots
 from ktransfer.errors import KTransferError
+from ktransfer.plots import words
 
 
 def _drawn(axes, kind):
@@ -426,6 +427,11 @@ def test_accuracy_against_steps_joins_runs_of_other_lengths():
 def test_accuracy_against_what_no_run_has_is_refused():
     with pytest.raises(KTransferError, match="no records to draw"):
         plots.accuracy_against("strength", [record()], "strength")
+
+
+def test_few_targets_are_named_and_many_are_counted():
+    assert words.data(["A"], ["C", "B"]) == "source A; target B, C"
+    assert words.data([""], [f"T{k}" for k in range(50)]) == "50 targets"
 
 
 def test_intervals_draw_a_row_each_and_name_groups_once():

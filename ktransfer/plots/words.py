@@ -3,6 +3,9 @@
 import math
 import unicodedata
 
+# Targets that are named one by one.
+MOST_NAMES = 6
+
 
 def plain(text):
     """Return `text` on one line, without control or direction characters."""
@@ -44,10 +47,16 @@ def seeds(counts, num_source_seeds, times, crossed):
 
 
 def data(sources, targets):
-    """Return `source A, B; target C`; empty names of sources are left out."""
+    """Return `source A, B; target C`; empty names of sources are left out.
+
+    More targets than a reader reads are counted.
+    """
     sources = sorted(set(sources) - {""})
     source = f"source {', '.join(sources)}; " if sources else ""
-    return f"{source}target {', '.join(sorted(set(targets)))}"
+    targets = sorted(set(targets))
+    if len(targets) > MOST_NAMES:
+        return f"{source}{len(targets)} targets"
+    return f"{source}target {', '.join(targets)}"
 
 
 def labels(labels_per_class):
