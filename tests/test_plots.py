@@ -414,12 +414,13 @@ def test_accuracy_against_a_strength_is_one_line_a_method():
 
 def test_accuracy_against_steps_joins_runs_of_other_lengths():
     records = [
-        record(method, seed=seed, steps=steps)
+        record(method, seed=seed, steps=steps, source_seed=seed % 2)
         for method in ("scratch", "fine_tuning")
         for steps in (100, 400)
         for seed in range(5)
     ]
     figure = plots.accuracy_against("steps", records, "steps")
+    assert _said(figure, "5 seeds, 2 source seeds in turn")
     assert sorted(_legend(figure)) == ["fine_tuning", "scratch"]
     assert _num_points(figure.axes[0], "mean of") == 4
 

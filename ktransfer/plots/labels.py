@@ -61,8 +61,8 @@ def accuracy_against_labels(
     """
     records = captions.one_target(records, mix)
     placed = [{**r, "place": r["labels_per_class"]} for r in records]
-    notes = captions.remarks(records, planned)
     texts = title, subtitle, _LABELS
+    notes = captions.describe(records), captions.remarks(records, planned)
     return _page(placed, _budgets(records), highlight, texts, notes)
 
 
@@ -90,7 +90,8 @@ def accuracy_against(name, records, x_label, title="", subtitle="", mix=False):
     values = sorted({r["place"] for r in placed})
     places = {value: (float(value), f"{value:,g}") for value in values}
     texts = title, subtitle, f"{x_label} (log scale)"
-    return _page(placed, places, None, texts, captions.remarks(known))
+    notes = captions.describe(known), captions.remarks(known)
+    return _page(placed, places, None, texts, notes)
 
 
 def _setting(record, name):
@@ -116,7 +117,7 @@ def _page(records, places, highlight, texts, notes):
     limits, outside = _accuracy_limits(lines)
     with style.in_style():
         height = max(4.4, 0.5 + 0.2 * math.ceil(len(named) / _columns(named)))
-        footer = _footer(records, outside, notes)
+        footer = _footer(outside, *notes)
         figure, top, bottom = style.page(height, title, subtitle, footer)
         right = style.WIDTH - _legend_width(named, others)
         axes = style.axes(figure, 0.75, bottom + 0.6, right, top - 0.12)
@@ -200,14 +201,14 @@ def _accuracy_limits(lines):
     return (min(shown), max(shown)), outside
 
 
-def _footer(records, outside, notes):
+def _footer(outside, described, notes):
     if outside:
         names = ", ".join(
             f"{words.plain(arm)} ({v:.1f} %)" for arm, v in outside
         )
         notes = [*notes, f"below the axis: {names}"]
     kind = "bars: 95 % t-interval over seeds; dots: runs"
-    return [f"{captions.describe(records)}; {kind}", "; ".join(notes)]
+    return [f"{described}; {kind}", "; ".join(notes)]
 
 
 def _columns(named):
