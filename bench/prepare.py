@@ -12,13 +12,14 @@ from ktransfer.surgery import adapt_input, copy_backbone
 from ktransfer.training import predict
 
 
-def main(folder, steps):
+def main(folder, steps, starts):
     source_task = data.load("cifar10")
     pretraining = runs.Pretraining(
         "cifar10", None, "convnet", steps, 0, "pretrain"
     )
-    untrained = sources.build(pretraining, source_task)
-    untrained.save(folder / "untrained.keras")
+    for seed in range(starts):
+        untrained = sources.build(pretraining._replace(seed=seed), source_task)
+        untrained.save(folder / f"untrained_{seed}.keras")
     model = sources.pretrain(pretraining, source_task)
     model.save(folder / "source.keras")
     backbone = copy_backbone(model)
@@ -61,4 +62,4 @@ def _padded(x):
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), int(sys.argv[2]))
+    main(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]))

@@ -14,10 +14,11 @@ answers to its images are, minus the loss on the source (`measures`). The last
 step counts.
 
 The authors train for tens of epochs; here it is 1,000 steps of 64 images a
-domain, about one epoch of MNIST, for every method alike, and what a method
-reaches is a lower bound of what it could. On the first target what learns by a
-loss on both domains also runs for a quarter and for half of the steps, its
-schedules over as many.
+domain, about one epoch of MNIST, for every method that trains a network, and
+what it reaches is a lower bound of what it could; the classifiers on frozen
+features are at their minimum. On the first target source only, and the methods
+whose strength was chosen, also run for a quarter and for half of the steps,
+their schedules over as many.
 
     make adapt          on MNIST
     make adapt QUICK=1  on the embedded digits
@@ -136,7 +137,7 @@ def figures(records, mix=False):
         ],
         "steps of training",
         mix=mix,
-        title=f"Adaptation to {shorter[0]['target_origin']}, along training",
+        title=f"Adaptation to {shorter[0]['target_origin']}, by its length",
         subtitle="every point a training of its own, at the strength chosen "
         f"for {most:,} steps",
     )

@@ -192,25 +192,31 @@ def figures(records, mix=False):
 
 
 def _ranks(records, title):
-    """Draw mean ranks over all seeds and budgets that every arm has."""
+    """Draw the mean ranks of arms of equal steps.
+
+    Every seed ranks them at every budget. Its budgets share images, so it is
+    the seeds that count as units in the critical difference.
+    """
     groups = {
         label: {
             (r["labels_per_class"], r["seed"]): arms.accuracy(r)
             for r in members
         }
         for label, members in arms.arms(arms.measured(records)).items()
-        if members[0]["method"] != "majority"
+        if members[0]["method"] != "majority" and "x steps)" not in label
     }
-    units = sorted(set.intersection(*map(set, groups.values())))
-    table = [[groups[label][unit] for label in groups] for unit in units]
-    half = statistics.critical_difference(len(groups), len(units)) / 2
+    places = sorted(set.intersection(*map(set, groups.values())))
+    seeds = {seed for _, seed in places}
+    table = [[groups[label][place] for label in groups] for place in places]
+    half = statistics.critical_difference(len(groups), len(seeds)) / 2
     ranks = dict(zip(groups, map(float, statistics.mean_ranks(table))))
-    methods_ = {r["method"]: r["family"] for r in records}
+    families = {r["method"]: r["family"] for r in records}
+    methods_ = {label: label.partition(" ")[0] for label in groups}
     rows = [
         plots.Row(
             label,
-            label.partition(" ")[0],
-            methods_[label.partition(" ")[0]],
+            methods_[label],
+            families[methods_[label]],
             ranks[label],
             ranks[label] - half,
             ranks[label] + half,
@@ -220,8 +226,9 @@ def _ranks(records, title):
     return plots.intervals(
         rows,
         title=title,
-        subtitle=f"mean rank of {len(groups)} arms over {len(units)} units, "
-        "seeds at each number of labels; arms whose bars do not meet differ "
-        "(Nemenyi, 5 % for all pairs together)",
+        subtitle=f"mean rank of {len(groups)} arms over {len(places)} places, "
+        f"{len(seeds)} seeds at each number of labels; arms whose bars do not "
+        f"meet differ (Nemenyi over {len(seeds)} seeds, 5 % for all pairs)",
+        footer=plots.remarks(records),
         x_label="mean rank, 1 is the best",
     )

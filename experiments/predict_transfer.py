@@ -8,9 +8,11 @@ classes, and 100 targets of three classes and 20 labels per class: 50 random
 triples of MNIST, and the ten triples of the other half five times with other
 images. The scores of the source, read from the labelled images alone, beside
 the accuracy of a linear head trained on its features, and of fine-tuning on 20
-of the targets. At equal numbers of classes and images -log K and -H(Y) are
-constants. (b): 13 checkpoints that differ in training, width, dropout, labels
-and data, on one target, and what trusting each score for one of them costs.
+of the targets, ten of either. At equal numbers of classes and images -log K and
+-H(Y) are constants. Targets of one triple are drawn together where rho gets its
+interval; different triples still share classes. (b): 13 checkpoints that differ
+in training, width, dropout, labels and data, on one target, and what trusting
+each score for one of them costs.
 
     make predict-transfer          on CIFAR-10 and MNIST
     make predict-transfer QUICK=1  on the embedded letters and digits
@@ -84,10 +86,12 @@ def runs(size):
         for seed, classes in _triples(known, size.targets_a_pool)
     ]
     probed = [_run(size, target, seed) for target, seed in targets]
-    every = max(len(targets) // size.num_tuned, 1)
+    few = size.num_tuned // len(size.pools)
+    # The first of a pool are different triples.
     tuned = [
-        _run(size, target, seed, method="fine_tuning", scores=())
-        for target, seed in targets[::every]
+        run._replace(method="fine_tuning", scores=())
+        for number, run in enumerate(probed)
+        if number % size.targets_a_pool < few
     ]
     return probed + tuned + _checkpoints(size)
 
@@ -145,8 +149,8 @@ def _run(size, target, seed, method="linear_probe", **fields):
 def figures(records, mix=False):
     """Return the figures of `records`, name -> figure.
 
-    A run that diverged counts with accuracy 0; it has scores all the same
-    only where its own training did not.
+    A run that diverged counts with accuracy 0; a target whose probe diverged
+    while it was trained has no scores, and is left out.
     """
     arms.require_comparable(records, mix)
     absent = {
@@ -159,22 +163,27 @@ def figures(records, mix=False):
     targets = [r for r in scored if r["seed"] < 1000]
     tuned = [r for r in records if r["method"] == "fine_tuning"]
     groups = _groups(targets, tuned)
-    found = {name: _plane(groups, name) for name in SCORES if name != BALANCE}
+    said = plots.remarks([*targets, *tuned])
     checkpoints = [r for r in scored if r["seed"] >= 1000]
+    footer = [*sorted(absent), *plots.remarks(checkpoints)]
     return {
-        "rho": _rho(groups),
-        **found,
-        "checkpoints": _checkpoint_figure(checkpoints, sorted(absent)),
+        "rho": _rho(groups, said),
+        **{n: _plane(groups, n, said) for n in SCORES if n != BALANCE},
+        "checkpoints": _checkpoint_figure(checkpoints, footer),
     }
 
 
 class _Group(NamedTuple):
-    """Targets of one pool, trained in one way; `scores` by name."""
+    """Targets of one pool, trained in one way; `scores` by name.
+
+    `tasks` are their names, which targets of one triple share.
+    """
 
     label: str
     family: str
     scores: dict
     accuracies: list
+    tasks: list
 
 
 def _groups(probed, tuned):
@@ -194,34 +203,38 @@ def _groups(probed, tuned):
                 name: [values[_task(r)][name] for r in rows] for name in SCORES
             }
             accuracies = [100 * arms.accuracy(r) for r in rows]
-            found.append(_Group(f"{how}, {pool}", family, scores, accuracies))
+            tasks = [r["target"] for r in rows]
+            label = f"{how}, {pool}"
+            found.append(_Group(label, family, scores, accuracies, tasks))
     return found
 
 
-def _rho(groups):
+def _rho(groups, said):
     rows = []
     for group in groups:
         for name in SCORES:
             found = statistics.spearman_interval(
-                group.scores[name], group.accuracies
+                group.scores[name], group.accuracies, group.tasks
             )
-            label = f"{group.label} ({found.count})"
+            label = f"{group.label} ({len(group.tasks)} of {found.count})"
             rows.append(plots.Row(name, name, group.family, *found[:3], label))
     return plots.intervals(
         rows,
         mark=0,
         title="What a score of the source says of training on a target",
         subtitle="Spearman's rho of score and accuracy over targets (their "
-        "number), with its 95 % bootstrap interval",
+        "number, of how many triples of classes), with its 95 % bootstrap "
+        "interval over triples",
         x_label="Spearman's rho",
         footer=[
             f"{NUM_CLASSES} classes and equal numbers of images throughout: "
-            "class balance, -log K and -H(Y) are constants, which rank nothing"
+            "class balance, -log K and -H(Y) are constants, which rank nothing",
+            *said,
         ],
     )
 
 
-def _plane(groups, name):
+def _plane(groups, name, said):
     clouds, remarks = [], []
     for group in groups:
         xs, ys = group.scores[name], group.accuracies
@@ -231,6 +244,7 @@ def _plane(groups, name):
     return plots.plane(
         clouds,
         mean=False,
+        footer=said,
         title=f"{name} of the source against what training reaches",
         subtitle=f"targets of {NUM_CLASSES} classes; Spearman's rho (targets): "
         + ", ".join(remarks),
@@ -258,25 +272,38 @@ def _checkpoint_figure(records, footer):
     regrets = [
         f"{name} {regret:.1f}" for name, regret in _regrets(groups).items()
     ]
-    # The others would make two clusters, and r a matter of course.
-    learnt = [
-        (np.mean(cloud.xs), np.mean(cloud.ys))
-        for cloud, members in zip(clouds, groups.values())
-        if members[0]["source_steps"] and not _is_shuffled(members[0])
-    ]
-    r = statistics.pearson_interval(*zip(*learnt))
     return plots.plane(
         clouds,
         title="Accuracy of the checkpoint at home and of a linear head on it",
         subtitle="one dot a seed of the target, means marked; accuracy lost by "
-        "trusting a score, pp: "
-        + ", ".join(regrets)
-        + f"; Pearson's r {r.mean:.2f} [{r.low:.2f}, {r.high:.2f}] (Fisher) "
-        f"over the {r.count} that were trained on true labels",
-        footer=footer,
+        "trusting a score, pp: " + ", ".join(regrets),
+        footer=[f"Pearson's r: {'; '.join(_correlations(groups))}", *footer],
         x_label="accuracy of the source on its own test images (%)",
         y_label="accuracy of a linear head on the target (%)",
     )
+
+
+def _correlations(groups):
+    """Say how both accuracies go together, without what lies far from all."""
+    # A cluster of its own would make r a matter of course.
+    learnt = [
+        members
+        for members in groups.values()
+        if members[0]["source_steps"] and not _is_shuffled(members[0])
+    ]
+    homes = [members[0]["sources"] for members in learnt]
+    usual = max(homes, key=homes.count)
+    alike = [members for members in learnt if members[0]["sources"] == usual]
+    for told, chosen in (
+        ("trained on true labels", learnt),
+        ("of them of one source task", alike),
+    ):
+        r = statistics.pearson_interval(
+            [members[0]["source_test_accuracies"][0] for members in chosen],
+            [np.mean([arms.accuracy(r) for r in m]) for m in chosen],
+        )
+        interval = f"[{r.low:.2f}, {r.high:.2f}]"
+        yield f"{r.mean:.2f} {interval} over the {r.count} {told}"
 
 
 def _is_shuffled(record):

@@ -189,6 +189,7 @@ def _plane(records, title):
         title=title.capitalize(),
         subtitle=f"source of {steps:,} steps; every seed a dot, means marked"
         + chance,
+        footer=plots.remarks(records),
         x_label="accuracy on plain digits, in distribution (%)",
         y_label="accuracy in the looks of pretraining, OOD (%)",
     )

@@ -10,6 +10,7 @@ dictionary.
 
 import importlib.util
 import json
+import math
 from collections import defaultdict
 from pathlib import Path
 from statistics import fmean
@@ -164,8 +165,11 @@ def _score(record):
 
     A method that does not apply has nothing to choose, and says so again.
     """
-    if record["status"] != "ok":
+    if record["status"] == "not_applicable":
         return 0.0
+    if record["status"] != "ok":
+        # An information may lie below 0.
+        return -math.inf
     kinds = ("validation_accuracy", "information")
     return next(record[kind] for kind in kinds if kind in record)
 

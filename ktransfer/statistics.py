@@ -239,18 +239,32 @@ def _ranks(values):
     return (last - (counts - 1) / 2)[places]
 
 
-def spearman_interval(first, second):
-    """Return `spearman` with its bootstrap interval over pairs, an `Interval`.
+def spearman_interval(first, second, groups=None):
+    """Return `spearman` with its bootstrap interval over groups of pairs.
 
     The 2.5 and 97.5 % quantiles of 2,000 resamples, drawn with one fixed seed.
+
+    Args:
+        first, second: `(n,)`.
+        groups: `(n,)`, what tells the pairs apart that are drawn together,
+            since they depend on each other; None draws each pair by itself.
+
+    Returns:
+        an `Interval` over the number of groups.
     """
     first, second = np.asarray(first, float), np.asarray(second, float)
-    rho, count = spearman(first, second), len(first)
+    if groups is None:
+        groups = np.arange(len(first))
+    _, places = np.unique(groups, return_inverse=True)
+    members = [np.flatnonzero(places == k) for k in range(places.max() + 1)]
+    rho, count = spearman(first, second), len(members)
     if math.isnan(rho):
         return Interval(rho, math.nan, math.nan, count)
     rng = np.random.default_rng(0)
-    drawn = rng.integers(count, size=(RESAMPLES, count))
-    found = [spearman(first[rows], second[rows]) for rows in drawn]
+    found = []
+    for drawn in rng.integers(count, size=(RESAMPLES, count)):
+        rows = np.concatenate([members[k] for k in drawn])
+        found.append(spearman(first[rows], second[rows]))
     ends = np.nanquantile(found, (0.5 - LEVEL / 2, 0.5 + LEVEL / 2))
     return Interval(rho, *map(float, ends), count)
 

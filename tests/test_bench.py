@@ -1,6 +1,8 @@
 """The bench: its arithmetic and its table, without measuring anything."""
 
+import argparse
 import importlib.util
+import sys
 from pathlib import Path
 
 import pytest
@@ -56,6 +58,18 @@ def test_an_absent_peer_is_skipped_and_not_tried_again(bench, capsys):
     assert "peer skipped" in capsys.readouterr().err
 
 
+def test_what_was_not_run_to_the_end_has_no_accuracy(bench):
+    found = {
+        "ours": [report(8.0)],
+        "B": [report(1.0, 1.0, 1.0)],
+        "C": [report(1.0, 1.0)],
+    }
+    rows = bench._compare(found, "ours", epochs=3)
+    assert rows["B"]["accuracy"] and rows["ours"]["accuracy"]
+    assert rows["C"]["accuracy"] is None
+    assert rows["C"]["ratio"][1] == 3 / 8
+
+
 def test_another_answer_than_that_of_keras_ends_the_bench(bench, monkeypatch):
     end = {"steps": 10, "distance": 2 * bench.TOLERANCE}
     monkeypatch.setattr(bench, "_contend", lambda *_: {"linear": end})
@@ -63,29 +77,84 @@ def test_another_answer_than_that_of_keras_ends_the_bench(bench, monkeypatch):
         bench._same_answer(None, None)
 
 
-def test_the_table_says_every_part(bench):
+def test_our_own_contender_is_never_skipped(bench, tmp_path, monkeypatch):
+    (tmp_path / "contenders").mkdir()
+    script = tmp_path / "contenders" / "script.py"
+    script.write_text("import nothing_of_this_name")
+    monkeypatch.setattr(bench, "HERE", tmp_path)
+    assert bench._contend("script.py", tmp_path, peers=sys.executable) is None
+    with pytest.raises(SystemExit, match="script.py failed"):
+        bench._contend("script.py", tmp_path)
+
+
+def test_minima_that_differ_end_the_bench(bench, monkeypatch):
+    monkeypatch.setattr(
+        bench,
+        "_contend",
+        lambda script, *_, **__: report(
+            1.0, objective=0.5 if "ktransfer" in script else 0.6
+        ),
+    )
+    with pytest.raises(SystemExit, match="not one minimum"):
+        bench._regression(None, argparse.Namespace(repeats=1, peers=None))
+
+
+@pytest.fixture
+def grid(bench, monkeypatch):
+    """What `_grid` makes of contenders whose heads differ in cost."""
+    kinds = {"linear": [1.0, 3.0], "hidden": [10.0]}
+    spent = {"hidden": 6.0, "linear": 2.0, "other": 3.0}
+    answers = {
+        "ktransfer_grid.py": report(40.0, spent=spent, peak=1.2),
+        "stacked_heads.py": {"milliseconds": {"1": 0.2, "6": 0.1}},
+    }
+
+    def contend(script, *_):
+        # One of its own each time, since it is written to.
+        return dict(answers.get(script) or report(5.0, kinds=kinds))
+
+    rate = {"seconds": [0.1], "rate": 100.0}
+    monkeypatch.setattr(bench, "_contend", contend)
+    monkeypatch.setattr(bench, "_product_rate", lambda: rate)
+    monkeypatch.setattr(bench.os, "sched_getaffinity", lambda _: {0, 1})
+    return bench._grid(None, argparse.Namespace(repeats=2))
+
+
+def test_the_grid_weighs_its_kinds_by_their_number(grid):
+    # 5 s once, 108 linear heads of 2 s, 72 others of 10 s.
+    assert grid["rows"]["A"]["seconds"] == [941.0] * 3
+    assert grid["rows"]["A"]["ratio"][1] == 941.0 / 40
+    assert grid["rows"]["A"]["extrapolated_from_heads"] == 3
+    assert grid["rows"]["ours"]["accuracy"] == [0.9] * 3
+
+
+def test_the_floor_of_the_grid_is_in_processor_seconds(bench, grid):
+    # 72 heads x 38,400 images x the head's products, at 50 GFLOP/s a core.
+    head = 2 * (1024 * 512 + 512 * 10) + 512 * 10
+    wanted = 2 * 72 * 38_400 * head / 50e9
+    assert grid["floor"]["least"]["hidden"] == pytest.approx(wanted)
+
+
+def test_the_table_says_every_part(bench, grid):
     ends = {"steps": 10, "distance": 1e-6}
+    whole = {**ends, "distance_of_keras_to_itself": 0.25}
     rows = bench._compare(
         {"ours": [report(1.0)], "A": [report(7.5, accuracy=0.8)]}, "ours"
     )
-    spent = {"hidden": 60.0, "linear": 20.0, "other": 30.0, "peak": 1.2}
     found = {
-        "machine": {
-            "processor": "Some",
-            "cores": 2,
-            "isa": ["avx2"],
-            "date": "2026-01-01",
+        "same_answer": {
+            "gate": {"linear": ends, "hidden": ends, "whole": whole}
         },
-        "same_answer": {"gate": {"linear": ends, "hidden": ends}},
         "head": {
             "rows": rows,
+            "absent": ["C"],
             "profile": {
-                "machine": 200.0,
+                "best": [190.0, 200.0, 210.0],
                 "rates": {"features": 100.0, "training": 150.0},
                 "seconds": {"features": 2.0, "training": 4.0},
             },
         },
-        "grid": {"rows": rows, "floor": {"best": 200, "seconds": 9.0, **spent}},
+        "grid": grid,
         "convolutions": {
             "rows": rows,
             "precision": {
@@ -104,10 +173,21 @@ def test_the_table_says_every_part(bench):
             }
         },
     }
-    assert set(found) - {"machine"} == set(bench.PARTS)
+    assert set(found) == set(bench.PARTS)
+    machine = {
+        "processor": "Some",
+        "cores": 2,
+        "isa": ["avx2"],
+        "date": "2026-01-01",
+    }
+    for part in found.values():
+        part["machine"] = machine
     text = bench._table(found)
+    assert text.count("Some, 2 cores, avx2; 2026-01-01.") == len(found)
     assert "| Keras's guide | 7.5 | 7.50 [7.50, 7.50] | 80.00% |" in text
+    assert "| ADAPT `FineTuning` | not installed | | |" in text
     # 2 s at half the rate and 4 s at three quarters of it.
-    assert "it would be 4.0 s" in text
-    assert "[-3.00, +1.00], outside the gate" in text
+    assert "would take 4.0 s" in text
+    assert "[-3.00, +1.00]; gate, at most 2 pp lower: OUTSIDE" in text
     assert "213 runs in 90 s [80, 99] by 2 workers" in text
+    assert "1 together 0.20, 6 together 0.10" in text

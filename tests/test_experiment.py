@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import synthetic
 
-from ktransfer import checks, experiment, methods, runs
+from ktransfer import checks, experiment, methods, runs, statistics
 from ktransfer.errors import KTransferError
 from ktransfer.runs import Run
 
@@ -139,6 +139,86 @@ def test_every_script_draws_its_records(name, diverged):
     assert figures and all(figure.axes for figure in figures.values())
 
 
+def test_targets_that_are_tuned_are_of_different_classes():
+    loaded = experiment.load("predict-transfer")
+    tuned = [r for r in planned_of(loaded) if r.method == "fine_tuning"]
+    assert len({run.target for run in tuned}) == len(tuned) == 20
+    probed = {
+        (run.target, run.seed)
+        for run in planned_of(loaded)
+        if run.method == "linear_probe"
+    }
+    assert {(run.target, run.seed) for run in tuned} <= probed
+
+
+def test_checkpoints_of_another_home_are_left_out_of_the_second_r():
+    script = experiment.load("predict-transfer").script
+
+    def checkpoint(home, accuracy, sources=("a",), steps=10):
+        return [
+            synthetic.record(
+                "linear_probe",
+                sources=list(sources),
+                source_steps=steps,
+                source_test_accuracies=[home],
+                test_accuracy=accuracy,
+            )
+        ]
+
+    groups = {
+        "1": checkpoint(0.5, 0.3),
+        "2": checkpoint(0.6, 0.4),
+        "3": checkpoint(0.7, 0.5),
+        "4": checkpoint(0.8, 0.6),
+        "untrained": checkpoint(0.1, 0.9, steps=0),
+        "shuffled": checkpoint(0.1, 0.9, sources=("a_shuffled",)),
+        "other": checkpoint(0.99, 0.1, sources=("b",)),
+    }
+    trained, alike = script._correlations(groups)
+    assert trained.startswith("-") and "over the 5 trained" in trained
+    assert alike.startswith("1.00") and "over the 4 of them" in alike
+
+
+def test_ranks_are_of_arms_of_equal_steps_over_seeds():
+    script = experiment.load("finetune").script
+    levels = {"l2_sp": 0.9, "fine_tuning": 0.8, "scratch": 0.3}
+    records = [
+        synthetic.record(
+            method,
+            labels_per_class=labels,
+            seed=seed,
+            test_accuracy=level,
+            steps=400,
+        )
+        for method, level in levels.items()
+        for labels in (10, 50)
+        for seed in range(5)
+    ]
+    longer = [
+        {**r, "steps": 1600, "test_accuracy": 1.0}
+        for r in records
+        if r["method"] == "scratch"
+    ]
+    figure = script._ranks(records + longer, "title")
+    bars = [line.get_xdata() for line in figure.axes[0].lines[::2]]
+    half = statistics.critical_difference(3, 5) / 2
+    wanted = [[rank - half, rank + half] for rank in (1, 2, 3)]
+    np.testing.assert_allclose([list(bar) for bar in bars], wanted)
+
+
+def test_only_the_chosen_strength_is_beside_the_other_arms():
+    loaded = experiment.load("finetune", quick=True)
+    rng = np.random.default_rng(0)
+    records = [drawn(run, rng) for run in planned_of(loaded)]
+    figures = loaded.script.figures(records)
+    few = min(r["labels_per_class"] for r in records)
+    texts = [t.get_text() for t in figures[f"gain_{few}"].texts]
+    assert texts.count("l2_sp") == 1
+    assert not any("strength=" in text for text in texts)
+    places = figures["strength"].axes[0].get_xticks()
+    assert {0.01, 0.1, 1.0} <= set(places)
+
+
 def test_the_best_mean_over_tuning_seeds_is_chosen(tmp_path):
     tuning = trials(1e-2, 1e-3, seeds=(100, 101))
     for run, value in zip(tuning, (0.9, 0.1, 0.6, 0.5), strict=True):
@@ -157,6 +237,14 @@ def test_of_equal_trials_the_first_and_a_diverged_one_never(tmp_path):
     record(tmp_path, tuning[0], status="diverged")
     for run in tuning[1:]:
         record(tmp_path, run, validation_accuracy=0.5)
+    best = experiment.choose(tuning, tmp_path)["digits"]["fine_tuning"]
+    assert best["hyperparameters"] == {"learning_rate": 1e-2}
+
+
+def test_a_divergence_is_worse_than_any_information(tmp_path):
+    tuning = trials(3e-2, 1e-2, evaluation="information")
+    record(tmp_path, tuning[0], status="diverged")
+    record(tmp_path, tuning[1], information=-2.5)
     best = experiment.choose(tuning, tmp_path)["digits"]["fine_tuning"]
     assert best["hyperparameters"] == {"learning_rate": 1e-2}
 

@@ -296,6 +296,22 @@ def test_bootstrap_of_rho_covers_it_and_is_the_same_twice():
     assert math.isnan(flat.mean) and math.isnan(flat.low)
 
 
+def test_pairs_of_one_group_are_drawn_together():
+    """Ten times the same pair is one pair, and no surer for it."""
+    rng = np.random.default_rng(1)
+    first = rng.normal(size=12)
+    second = first + rng.normal(size=12)
+    alone = statistics.spearman_interval(first, second)
+    tenfold = [np.repeat(values, 10) for values in (first, second)]
+    groups = np.repeat([f"task {k}" for k in range(12)], 10)
+    together = statistics.spearman_interval(*tenfold, groups)
+    assert together.count == alone.count == 12
+    assert together.low == pytest.approx(alone.low, abs=0.1)
+    # As if they were 120 pairs.
+    narrow = statistics.spearman_interval(*tenfold)
+    assert narrow.low > together.low + 0.1
+
+
 def test_pearson_interval_is_fishers():
     # r = 0.5 of 28 pairs: tanh(0.5493 -+ 1.96 / 5).
     rng = np.random.default_rng(2)

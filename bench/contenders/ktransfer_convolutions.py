@@ -10,14 +10,14 @@ from ktransfer import training
 from ktransfer.data import Split
 
 PRECISION = sys.argv[3]
-SEED = int(sys.argv[4]) if len(sys.argv) > 4 else 0
+SEED = int(sys.argv[4])
 
 
 def main():
     x, y, test_x, test_y = arrays(
         "source_x", "source_y", "source_test_x", "source_test_y"
     )
-    model = keras.saving.load_model(FOLDER / "untrained.keras")
+    model = keras.saving.load_model(FOLDER / f"untrained_{SEED}.keras")
     start = time.perf_counter()
     training.fit(
         model,

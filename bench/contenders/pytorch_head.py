@@ -1,5 +1,6 @@
 """D: PyTorch on the CPU, the frozen network in every step or only once."""
 
+import os
 import sys
 
 import numpy as np
@@ -43,6 +44,7 @@ def main():
     x, y, test_x, test_y = arrays(
         "padded_x", "train_y", "padded_test_x", "test_y"
     )
+    torch.set_num_threads(len(os.sched_getaffinity(0)))
     base = backbone()
     torch.manual_seed(0)
     clock = Epochs()

@@ -8,11 +8,13 @@ bytes. matplotlib is imported when the first figure is drawn.
 - `forest`: `forest`, the paired gain of every arm, one row an arm.
 - `intervals`: `intervals`, values with their intervals, one row each.
 - `plane`: `plane`, two measurements against each other.
-- `captions`: which records a figure takes, and what it says of them.
+- `captions`: which records a figure takes, and what it says of them:
+  `remarks`.
 - `style`: colours, markers, the page, and `save`.
 - `words`: numbers and names as text, for tables too.
 """
 
+from ktransfer.plots.captions import remarks
 from ktransfer.plots.forest import forest
 from ktransfer.plots.intervals import Row, intervals
 from ktransfer.plots.labels import accuracy_against, accuracy_against_labels
@@ -33,5 +35,6 @@ __all__ = [
     "intervals",
     "markers",
     "plane",
+    "remarks",
     "save",
 ]

@@ -31,7 +31,7 @@ def loss_and_gradient(model, task, strength):
 
 
 def test_features_that_have_died_are_named(world):
-    """Training on shuffled labels may end so; the head had no gradient."""
+    """Training on shuffled labels may end so; the kernel had no gradient."""
     target, source = world
     dead = copy(source.model)
     for layer in leaves(dead):

@@ -39,13 +39,15 @@ def transfer(
     model = classifier(backbone, target, seed=seed)
     head = model.get_layer("logits")
     (z,) = node_of(model.output).input_tensors
-    z = predict(keras.Model(model.input, z), target.train.x)
-    if not z.any():
+    reader = keras.Model(model.input, z)
+    # The first images mostly tell, and are few.
+    if not any(predict(reader, x).any() for x in _parts(target.train.x)):
         raise NotApplicable(
             "the source's features are 0 for every labelled image, as those of "
             "a network whose units have died; expected some to learn from."
         )
     if solver == "direct":
+        z = predict(reader, target.train.x)
         one_hot = np.eye(target.num_classes)[target.train.y]
         head.set_weights(softmax_regression(z, one_hot, strength))
         return model
@@ -63,6 +65,10 @@ def transfer(
         **training,
     )
     return model
+
+
+def _parts(images):
+    return (images[i : i + 250] for i in range(0, len(images), 250))
 
 
 def _check(solver, strength):
