@@ -53,7 +53,11 @@ def main():
         _prepare(folder, options.repeats)
         machine = _machine(folder)
         for part in dict.fromkeys(["same_answer", *options.parts]):
-            found[part] = {**PARTS[part](folder, options), "machine": machine}
+            found[part] = {
+                **PARTS[part](folder, options),
+                "machine": machine,
+                "repeats": options.repeats,
+            }
             text = json.dumps(found, indent=1, sort_keys=True)
             kept.write_text(f"{text}\n")
             (place / "README.md").write_text(_table(found))
@@ -424,6 +428,7 @@ def _part(title, found):
         f"{', '.join(machine['isa'])}; {machine['date']}.",
     ]
     if "rows" in found:
+        lines[-1] += f" Repeats: {found['repeats']}."
         lines += ["", "| | seconds | times ours | accuracy |"]
         lines += ["|---|---|---|---|"]
         lines += [_row(name, row) for name, row in found["rows"].items()]

@@ -181,9 +181,10 @@ def test_the_table_says_every_part(bench, grid):
         "date": "2026-01-01",
     }
     for part in found.values():
-        part["machine"] = machine
+        part.update(machine=machine, repeats=5)
     text = bench._table(found)
     assert text.count("Some, 2 cores, avx2; 2026-01-01.") == len(found)
+    assert text.count("Repeats: 5.") == 4
     assert "| Keras's guide | 7.5 | 7.50 [7.50, 7.50] | 80.00% |" in text
     assert "| ADAPT `FineTuning` | not installed | | |" in text
     # 2 s at half the rate and 4 s at three quarters of it.
