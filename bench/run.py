@@ -391,15 +391,15 @@ PARTS = {
     "quick": _quick,
 }
 NAMES = {
+    "ours": "**ktransfer**",
+    "bfloat16": "**ktransfer in bfloat16**",
+    "float32": "ktransfer in float32",
     "A": "Keras's guide",
     "B": "Keras, cached features and XLA",
     "C": "ADAPT `FineTuning`",
     "D": "PyTorch",
     "D_cached": "PyTorch, cached features",
     "E": "scikit-learn",
-    "bfloat16": "**ktransfer in bfloat16**",
-    "float32": "ktransfer in float32",
-    "ours": "**ktransfer**",
 }
 
 
@@ -431,7 +431,8 @@ def _part(title, found):
         lines[-1] += f" Repeats: {found['repeats']}."
         lines += ["", "| | seconds | times ours | accuracy |"]
         lines += ["|---|---|---|---|"]
-        lines += [_row(name, row) for name, row in found["rows"].items()]
+        rows = found["rows"]
+        lines += [_row(name, rows[name]) for name in NAMES if name in rows]
         lines += [f"| {NAMES[n]} | not installed | | |" for n in _absent(found)]
     for key, tell in TEXTS.items():
         if key in found:
@@ -507,7 +508,9 @@ def _floor_text(floor):
     spent, least = floor["spent"], floor["least"]
     stacked = ", ".join(
         f"{count} together {value:.2f}"
-        for count, value in floor["stacked"].items()
+        for count, value in sorted(
+            floor["stacked"].items(), key=lambda item: int(item[0])
+        )
     )
     return (
         "Ours in processor seconds, and what the matrix products of it take at "
@@ -517,8 +520,10 @@ def _floor_text(floor):
         f"({least['linear']:.0f}), features, evaluations, records and the "
         f"start of the workers {spent['other']:.0f} ({least['features']:.0f}); "
         f"the largest process took {floor['peak']:.2f} GiB. Linear heads are "
-        "not stacked into one program, since it saves nothing: a step of one, "
-        f"in ms, {stacked}; it waits for features from memory."
+        "not stacked into one program: a step of one, in ms, alone and with "
+        f"others, is {stacked}, since it waits for features from memory. What "
+        "is left of them, and of all else, is the building, checking and "
+        "recording of runs."
     )
 
 
