@@ -59,15 +59,21 @@ def start():
     tf.zeros(()).numpy()
 
 
-def forget_traces():
-    """Let go of the graphs of trainings that are over.
+def clear_session():
+    """Let go of what a run leaves behind: its names, and its traces.
+
+    Layers are numbered from 1 again, as in a new process. Keras's function of
+    this name also drops the kernels of all functions, so that a program that
+    is used again is put together anew, which takes longer than a small run.
 
     Whenever a training is traced, TensorFlow registers a gradient under a name
     of its own and keeps it for the life of the process, and with it the whole
     graph: several megabytes a training. Nothing public takes it back.
     """
+    from keras.src.backend.common import global_state
     from tensorflow.python.framework import ops
 
+    global_state.set_global_attribute("object_name_uids", None)
     registered = ops.gradient_registry._registry
     for name in [n for n in registered if n.startswith("CustomGradient-")]:
         del registered[name]
@@ -86,11 +92,16 @@ def check_settings():
 
 def facts():
     """Return what can move a bit on this machine, as a flat dictionary."""
+    # Nothing public tells whether the kernels of oneDNN are on: not where
+    # TensorFlow was imported before this package.
+    from tensorflow.python.util import _pywrap_util_port
+
     return {
         "isa": _instruction_sets(),
         "keras": keras.__version__,
         "machine": platform.machine(),
         "numpy": __import__("numpy").__version__,
+        "onednn": _pywrap_util_port.IsMklEnabled(),
         "python": platform.python_version(),
         "tensorflow": tf.__version__,
         "threads": tf.config.threading.get_intra_op_parallelism_threads()
@@ -123,6 +134,11 @@ def product_rate(size=1024, repeats=5):
         tf.matmul(matrix, matrix).numpy()
         best = min(best, time.perf_counter() - start)
     return 2 * size**3 / best / 1e9
+
+
+def take_rows(values, rows):
+    """Return `values[rows]`; Keras's own also looks for negative rows."""
+    return tf.gather(values, rows)
 
 
 def value_and_gradients(function, variables):

@@ -231,8 +231,6 @@ def carry_out(results, run):
 
 
 def _record(results, run):
-    import keras
-
     from ktransfer import backend
 
     task = data.load(run.target, run.labels_per_class, run.seed)
@@ -267,9 +265,7 @@ def _record(results, run):
         record |= {"status": "failed", "reason": _one_line(error)}
         # Whatever it did to them, the next run starts from the files.
         _source.cache_clear()
-    backend.forget_traces()
-    # Without a collection of all garbage, which takes as long as a small run.
-    keras.utils.clear_session(free_memory=False)
+    backend.clear_session()
     return record
 
 

@@ -25,11 +25,17 @@ _SWITCHES = (
     "TF_XLA_FLAGS",
     "XLA_FLAGS",
 )
+# What `import ktransfer` sets where the user has not.
+_USUAL = {"TF_ENABLE_ONEDNN_OPTS": "1"}
 
 
 def switches():
     """Return the environment variables that are set and can move a number."""
-    return {name: os.environ[name] for name in _SWITCHES if name in os.environ}
+    return {
+        name: os.environ[name]
+        for name in _SWITCHES
+        if os.environ.get(name, _USUAL.get(name)) != _USUAL.get(name)
+    }
 
 
 def code(*starts):

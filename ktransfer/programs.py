@@ -154,9 +154,10 @@ def _assign(variables, values):
 class Objective(keras.Model):
     """A graph that takes many steps a call, and any loss.
 
-    What a call gets, `num` being the most steps a call takes: `inputs` by
-    name, `(num, batch, ...)`; `labels` by stream, `(num, batch)`; `progress`
-    and `learning_rate`, `(num,)`; and `count`, `(1,)`, the steps to take.
+    What a call gets, `num` being the most steps a call takes: `inputs` by name
+    and `labels` by stream, each as `values`, `(num * batch, ...)`, and the
+    `rows` of them that a step takes, `(num, batch)`; `progress` and
+    `learning_rate`, `(num,)`; and `count`, `(1,)`, the steps to take.
     """
 
     def prepare(self, names, loss):
@@ -189,8 +190,13 @@ class Objective(keras.Model):
         return self._loss(labels, wide) + sum(self.losses)
 
     def _batch(self, given, step):
-        taken = {name: many[step] for name, many in given["inputs"].items()}
-        labels = {name: many[step] for name, many in given["labels"].items()}
+        taken, labels = (
+            {
+                name: backend.take_rows(table["values"], table["rows"][step])
+                for name, table in given[group].items()
+            }
+            for group in ("inputs", "labels")
+        )
         if "progress" in self._names:
             size = next(iter(taken.values())).shape[0]
             taken["progress"] = ops.full((size, 1), given["progress"][step])

@@ -13,11 +13,10 @@ import time
 import zipfile
 from pathlib import Path
 
-import keras
 import numpy as np
 from keras import ops
 
-from ktransfer import data, files, runs, training
+from ktransfer import backend, data, files, runs, training
 from ktransfer.errors import NotApplicable
 from ktransfer.losses import cross_entropy
 from ktransfer.surgery import (
@@ -154,7 +153,7 @@ def _make(results, pretraining, task):
         **{f"weight_{i:04}": array for i, array in enumerate(arrays)},
     )
     files.write(path(results, pretraining), content.getvalue())
-    keras.utils.clear_session()
+    backend.clear_session()
     return arrays, facts
 
 

@@ -336,14 +336,18 @@ def _run(program, given, orders, learning_rates):
     progress = np.arange(steps) / steps
     size = _chunk_size(steps)
     show = _progress_bar(steps)
+    tables = {
+        group: {name: _Table(x, orders[name]) for name, x in members.items()}
+        for group, members in given.items()
+    }
     points = []
     for start in range(0, steps, size):
         stop = min(start + size, steps)
         # Always as many rows as a program takes, which is made for a shape.
         places = np.minimum(np.arange(start, start + CHUNK), stop - 1)
         call = {
-            group: {n: x[orders[n][places]] for n, x in members.items()}
-            for group, members in given.items()
+            group: {name: table.call(places) for name, table in of.items()}
+            for group, of in tables.items()
         }
         call["progress"] = progress[places].astype("float32")
         call["learning_rate"] = learning_rates[places].astype("float32")
@@ -353,6 +357,30 @@ def _run(program, given, orders, learning_rates):
         points.append((stop, float(logs["loss"])))
         show(*points[-1])
     return points
+
+
+class _Table:
+    """What a call reads of one array: as many values as its steps need.
+
+    Few images are put there once, for all calls; of many, those of the call.
+    """
+
+    def __init__(self, array, order):
+        self.array, self.order = array, order
+        self.most = CHUNK * order.shape[1]
+        self.whole = None
+        if len(array) <= self.most:
+            padded = np.zeros((self.most, *array.shape[1:]), array.dtype)
+            padded[: len(array)] = array
+            self.whole = ops.convert_to_tensor(padded)
+
+    def call(self, places):
+        """Return the values, and the rows of them that each step takes."""
+        rows = self.order[places]
+        if self.whole is not None:
+            return {"values": self.whole, "rows": rows}
+        every = np.arange(self.most, dtype="int32").reshape(rows.shape)
+        return {"values": self.array[rows.ravel()], "rows": every}
 
 
 @contextlib.contextmanager

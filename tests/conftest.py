@@ -16,6 +16,9 @@ import sys
 import numpy as np
 import pytest
 
+# First, since it sets what TensorFlow reads; some tests import that.
+import ktransfer  # noqa: F401
+
 
 @pytest.fixture(autouse=True)
 def clear_session():

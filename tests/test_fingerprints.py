@@ -1,7 +1,11 @@
 """A fingerprint moves with the code that can be reached, and no other."""
 
+import importlib
+import os
+
 import pytest
 
+import ktransfer
 from ktransfer import fingerprints
 
 CORE = '''
@@ -77,3 +81,10 @@ def test_switches_that_move_numbers_are_seen(monkeypatch):
     assert "TF_ENABLE_ONEDNN_OPTS" not in fingerprints.switches()
     monkeypatch.setenv("TF_ENABLE_ONEDNN_OPTS", "0")
     assert fingerprints.switches()["TF_ENABLE_ONEDNN_OPTS"] == "0"
+
+
+def test_what_the_package_sets_itself_is_no_switch(monkeypatch):
+    monkeypatch.delenv("TF_ENABLE_ONEDNN_OPTS")
+    importlib.reload(ktransfer)
+    assert os.environ["TF_ENABLE_ONEDNN_OPTS"] == "1"
+    assert fingerprints.switches() == {}

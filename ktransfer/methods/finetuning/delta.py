@@ -29,6 +29,9 @@ from ktransfer.stages.weights import constant
 from ktransfer.surgery import blocks, classifier, copy_backbone, inline
 from ktransfer.training import fit, predict
 
+# Images that are read at once, of any number of masks.
+_ROWS = 1000
+
 
 def transfer(
     target,
@@ -76,17 +79,24 @@ def _importance(probe, target, seed, num_images, temperature):
     pieces, found = block_chain(probe), []
     for number, piece in enumerate(pieces[:-1], start=1):
         x = predict(piece, x)
-        masks = 1 - np.eye(x.shape[-1], dtype="float32")
-        losses = [_loss(pieces[number:], x * m, labels) for m in masks]
+        losses = _losses_without(pieces[number:], x, labels)
         # The loss with all channels, taken off each, would change nothing.
         found.append(ops.softmax(np.array(losses, "float32") / temperature))
     return found
 
 
-def _loss(pieces, x, labels):
-    for piece in pieces:
-        x = predict(piece, x)
-    return cross_entropy(labels, x)
+def _losses_without(pieces, x, labels):
+    """Return the loss of the `pieces` on `x` with each channel at 0 in turn."""
+    masks = 1 - np.eye(x.shape[-1], dtype="float32")
+    losses, several = [], max(_ROWS // len(x), 1)
+    for start in range(0, len(masks), several):
+        parts = [x * mask for mask in masks[start : start + several]]
+        rows = np.concatenate(parts)
+        for piece in pieces:
+            rows = predict(piece, rows)
+        logits = np.split(rows, len(parts))
+        losses += [cross_entropy(labels, part) for part in logits]
+    return losses
 
 
 def _compared(model, probe, names):
