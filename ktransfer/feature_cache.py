@@ -105,12 +105,14 @@ def _mapped(key, graph, images):
 
 
 def _make(path, array):
-    content = io.BytesIO()
-    np.save(content, array)
+    head = io.BytesIO()
+    facts = np.lib.format.header_data_from_array_1_0(array)
+    np.lib.format.write_array_header_1_0(head, facts)
+    chunks = head.getvalue(), np.ascontiguousarray(array)
     files.remove_leftovers(path.parent)
-    files.write(path, content.getbuffer())
-    sealed = files.sha256(content.getbuffer()).encode()
-    files.write(path.with_suffix(".sha256"), sealed)
+    files.write(path, *chunks, lasting=False)
+    sealed = files.sha256(*chunks).encode()
+    files.write(path.with_suffix(".sha256"), sealed, lasting=False)
     _keep_to_budget(path)
 
 

@@ -32,8 +32,14 @@ def sha256(*chunks):
     return digest.hexdigest()
 
 
-def write(path, content):
-    """Put the bytes `content` at `path` by rename, the old ones until then.
+def write(path, *chunks, lasting=True):
+    """Put the bytes of `chunks` at `path` by rename, the old ones until then.
+
+    Args:
+        path: of the file.
+        chunks: bytes or C-contiguous arrays, one after the other.
+        lasting: wait until the disk has them. What can be made again, and is
+            told from what is damaged, need not.
 
     Raises:
         KTransferError: `E_DISK` or `E_RESULTS_DIR` when the system refuses.
@@ -44,9 +50,10 @@ def write(path, content):
     )
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        _write_new(temporary, content)
+        _write_new(temporary, chunks, lasting)
         os.replace(temporary, path)
-        _sync_folder(path.parent)
+        if lasting:
+            _sync_folder(path.parent)
     except OSError as error:
         raise _refusal(path, error) from error
     finally:
@@ -54,16 +61,18 @@ def write(path, content):
             temporary.unlink()
 
 
-def _write_new(path, content):
+def _write_new(path, chunks, lasting):
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
     descriptor = os.open(path, flags, 0o600)
     with open(descriptor, "wb") as file:
-        file.write(content)
+        for chunk in chunks:
+            file.write(chunk)
         file.flush()
         mask = os.umask(0)
         os.umask(mask)
         os.fchmod(descriptor, 0o644 & ~mask)
-        os.fsync(descriptor)
+        if lasting:
+            os.fsync(descriptor)
 
 
 def _sync_folder(folder):

@@ -19,6 +19,17 @@ class Luminance(keras.layers.Layer):
 
 
 @keras.saving.register_keras_serializable("ktransfer")
+class EqualChannels(keras.layers.Layer):
+    """Grey -> RGB by three equal channels, of the pixels' own type."""
+
+    def call(self, inputs):
+        return ops.broadcast_to(inputs, (*ops.shape(inputs)[:-1], 3))
+
+    def compute_output_spec(self, inputs):
+        return keras.KerasTensor((*inputs.shape[:-1], 3), inputs.dtype)
+
+
+@keras.saving.register_keras_serializable("ktransfer")
 class Pixels(keras.layers.Layer):
     """Rounds to the nearest pixel value, as uint8.
 

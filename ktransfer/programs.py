@@ -99,14 +99,16 @@ def forward(model, inputs):
     kinds = [(x.shape[1:], x.dtype.str) for x in keras.tree.flatten(inputs)]
     given = structure(model, kinds)
     program, variables = _find(given, "inference", lambda: model)
+    found = None
     with _one_at_a_time, _lent(program, variables):
-        found = [
-            program.model.predict_on_batch(
+        for start, batch in zip(range(0, padded, BATCH), rows):
+            part = program.model.predict_on_batch(
                 keras.tree.map_structure(lambda x: x[batch], inputs)  # noqa: B023
             )
-            for batch in rows
-        ]
-    return np.concatenate(found)[:n]
+            if found is None:
+                found = np.empty((padded, *part.shape[1:]), part.dtype)
+            found[start : start + BATCH] = part
+    return found[:n]
 
 
 def _find(given, kind, make):

@@ -15,7 +15,12 @@ from keras import layers
 
 from ktransfer.data import Task
 from ktransfer.errors import KTransferError, NotApplicable, unknown
-from ktransfer.layers import InferenceMode, Luminance, Pixels
+from ktransfer.layers import (
+    EqualChannels,
+    InferenceMode,
+    Luminance,
+    Pixels,
+)
 from ktransfer.seeds import stream
 
 _BLOCK = re.compile(r"((?:block|stage|conv|layer)\d+)_")
@@ -348,7 +353,7 @@ def adapt_input(model, image_shape):
     if x.shape[-1] == 3 and wanted[-1] == 1:
         x = Luminance(name="rgb_to_grey")(x)
     elif x.shape[-1] == 1 and wanted[-1] == 3:
-        x = layers.Concatenate(name="grey_to_rgb")([x, x, x])
+        x = EqualChannels(name="grey_to_rgb")(x)
     if x.shape[-1] != wanted[-1]:
         raise NotApplicable(
             f"images of {image_shape[-1]} channels cannot be adapted to a "
@@ -365,7 +370,7 @@ def _adapt_size(x, wanted):
         return x
     if all(0 <= m < w / 2 for m, w in zip(missing, wanted)):
         border = [(m // 2, m - m // 2) for m in missing]
-        return layers.ZeroPadding2D(border, name="pad")(x)
+        return layers.ZeroPadding2D(border, name="pad", dtype=x.dtype)(x)
     return layers.Resizing(*wanted[:2], name="resize")(x)
 
 

@@ -258,3 +258,16 @@ def test_what_was_adapted_is_pixels_again(shape):
     pixels = adapted.get_layer("pixels").output
     assert pixels.dtype == "uint8"
     np.testing.assert_array_equal(adapted(x), inline(adapted)(x))
+
+
+def test_what_stays_whole_is_not_rounded():
+    """Padding and equal channels: layers of Keras would call them floats."""
+    adapted = adapt_input(small_backbone((12, 12, 3)), (10, 10, 1))
+    names = [layer.name for layer in leaves(adapted)]
+    assert {"pad", "grey_to_rgb"} <= set(names) and "pixels" not in names
+    assert adapted.get_layer("grey_to_rgb").output.dtype == "uint8"
+    x = np.arange(400, dtype="uint8").reshape(4, 10, 10, 1)
+    padded = np.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0))).repeat(3, axis=-1)
+    np.testing.assert_array_equal(
+        adapted(x), small_backbone((12, 12, 3))(padded)
+    )
