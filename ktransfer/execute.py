@@ -111,18 +111,19 @@ def sweep(planned, results, executor, say=lambda line: None):
         if not record["stale"] and record["status"] != "failed"
     }
     stale = [run for run in planned if run not in fresh]
-    for level in _source_levels(stale):
-        futures = {
-            executor.submit(_ensure_source, results, p): p for p in level
-        }
-        for future in _completed(futures):
-            say(_source_line(futures[future], future.result()))
-    futures = [
-        executor.submit(_carry_out_all, results, group)
-        for group in _groups(stale)
-    ]
+    bases, later = _sources(stale)
+    futures = {executor.submit(_ensure_source, results, p): p for p in bases}
+    for future in _completed(futures):
+        say(_source_line(futures[future], future.result()))
+    # Runs that need none of the later sources do not wait for them.
+    futures = {executor.submit(_ensure_source, results, p): p for p in later}
+    for group in sorted(_groups(stale), key=_waits):
+        futures[executor.submit(_carry_out_all, results, group)] = None
     done = failed = 0
     for future in _completed(futures):
+        if futures[future]:
+            say(_source_line(futures[future], future.result()))
+            continue
         for record in future.result():
             done += 1
             failed += record["status"] == "failed"
@@ -169,12 +170,17 @@ def _completed(futures):
         ) from error
 
 
-def _source_levels(stale):
-    """Return the sources that `stale` runs need: bases first, then the rest."""
+def _sources(stale):
+    """Return the sources that `stale` runs need, each once: bases, the rest."""
     needed = {p: None for run in stale for p in runs.pretrainings(run)}
     bases = {runs.before(p): None for p in needed if p.after}
-    first = {**bases, **{p: None for p in needed if not p.after}}
-    return [list(first), [p for p in needed if p.after]]
+    bases |= {p: None for p in needed if not p.after}
+    return list(bases), [p for p in needed if p.after]
+
+
+def _waits(group):
+    """Tell whether runs of one program need a source that goes on from one."""
+    return any(p.after for p in runs.pretrainings(group[0]))
 
 
 def _ensure_source(results, pretraining):

@@ -16,7 +16,7 @@ from keras import ops
 
 from ktransfer import backend, feature_cache, frozen, optimizers, programs
 from ktransfer.data import Split
-from ktransfer.errors import Diverged, KTransferError, unknown
+from ktransfer.errors import Diverged, KTransferError, NotApplicable, unknown
 from ktransfer.losses import cross_entropy
 from ktransfer.programs import Objective
 from ktransfer.seeds import stream
@@ -100,6 +100,7 @@ def fit(
         KTransferError: bad arguments or data (`E_ARGUMENT`, `E_IMAGES`,
             `E_LABELS`), or a broken promise (`E_INVARIANT`): a frozen weight
             moved or a thawed one did not.
+        NotApplicable: all that the thawed layers read is 0.
         Diverged: a weight is no longer finite.
     """
     streams = data if not isinstance(data, Split) else {"target": data}
@@ -120,6 +121,7 @@ def fit(
     objective = Objective(list(inputs.values()), outputs, name="objective")
     before = _snapshot(model)
     scales = _scales(rates, learning_rate)
+    progress = np.arange(steps) / steps
     trained = objective.trainable_variables
     with (
         _computing_in(precision, objective),
@@ -136,7 +138,8 @@ def fit(
             program,
             {"inputs": arrays, "labels": labels},
             orders,
-            learning_rate * factor(np.arange(steps) / steps),
+            progress,
+            learning_rate * factor(progress),
         )
     _check_after(model, before, scales, steps)
     count = int(sum(np.prod(v.shape) for v in objective.trainable_variables))
@@ -245,6 +248,21 @@ def check_arguments(**values):
             )
 
 
+def check_alive(*features):
+    """Refuse, with `NotApplicable`, features that are 0 for every image.
+
+    Args:
+        features: `(n, ...)` each; one that is alive is enough.
+    """
+    # The first rows mostly tell, and are few.
+    parts = (x[i : i + 250] for x in features for i in range(0, len(x), 250))
+    if not any(part.any() for part in parts):
+        raise NotApplicable(
+            "the source's features are 0 for every labelled image, as those of "
+            "a network whose units have died; expected some to learn from."
+        )
+
+
 def _checked_streams(model, streams, loss):
     inputs = frozen.input_names(model)
     images, labels = {}, {}
@@ -312,6 +330,7 @@ def _partial(model, images, orders):
     for name, (origin, prefix) in parts.prefixes.items():
         arrays[name] = _evaluated(prefix, images[origin], orders[origin])
         orders[name] = orders[origin]
+    check_alive(*arrays.values())
     return parts.inputs, parts.outputs, arrays, sum(widths.values())
 
 
@@ -330,10 +349,9 @@ def _evaluated(prefix, images, order):
 # The training itself
 
 
-def _run(program, given, orders, learning_rates):
+def _run(program, given, orders, progress, learning_rates):
     """Take all steps, a chunk a call; return the points of the curve."""
-    steps = len(learning_rates)
-    progress = np.arange(steps) / steps
+    steps = len(progress)
     size = _chunk_size(steps)
     show = _progress_bar(steps)
     tables = {

@@ -7,8 +7,16 @@ from conftest import small_backbone, small_task
 from keras import layers
 
 from ktransfer import feature_cache, frozen, training
+from ktransfer.errors import NotApplicable
 from ktransfer.layers import InferenceMode
-from ktransfer.surgery import attach_head, blocks, classifier, freeze
+from ktransfer.surgery import (
+    attach_head,
+    blocks,
+    classifier,
+    copy,
+    freeze,
+    leaves,
+)
 from ktransfer.training import fit
 
 
@@ -123,6 +131,30 @@ def test_two_frozen_sources_of_equal_names_are_both_cached(task):
     model = keras.Model(inputs, layers.Dense(3, name="logits")(x))
     parts = frozen.split(model)
     assert sum(p.output.shape[-1] for _, p in parts.prefixes.values()) == 16
+
+
+def dead_backbone(name):
+    backbone = copy(small_backbone((12, 12, 1)), name)
+    for layer in leaves(backbone):
+        layer.set_weights([np.zeros_like(w) for w in layer.get_weights()])
+    freeze(backbone)
+    return backbone
+
+
+def test_features_that_have_died_are_named(task):
+    """Training on shuffled labels may end so; the kernel had no gradient."""
+    model = classifier(dead_backbone("dead"), task, seed=0)
+    with pytest.raises(NotApplicable, match="are 0 for every labelled image"):
+        fit(model, task.train, steps=2, seed=0)
+
+
+def test_one_source_that_is_alive_is_enough(task):
+    alive = copy(small_backbone((12, 12, 1)), "alive")
+    freeze(alive)
+    inputs = keras.Input((12, 12, 1), dtype="uint8")
+    features = [alive(inputs), dead_backbone("dead")(inputs)]
+    logits = layers.Dense(3)(layers.Concatenate()(features))
+    fit(keras.Model(inputs, logits), task.train, steps=2, seed=0)
 
 
 def test_what_depends_on_progress_or_on_two_streams_is_live():

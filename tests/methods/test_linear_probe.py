@@ -30,14 +30,22 @@ def loss_and_gradient(model, task, strength):
     return loss, np.concatenate([slope.ravel(), (p - y).mean(axis=0)])
 
 
-def test_features_that_have_died_are_named(world):
+@pytest.mark.parametrize("solver", ["adam", "direct"])
+def test_features_that_have_died_are_named(world, solver):
     """Training on shuffled labels may end so; the kernel had no gradient."""
     target, source = world
     dead = copy(source.model)
     for layer in leaves(dead):
         layer.set_weights([np.zeros_like(w) for w in layer.get_weights()])
     with pytest.raises(NotApplicable, match="are 0 for every labelled image"):
-        transfer(target, source._replace(model=dead), steps=2, seed=0)
+        transfer(
+            target,
+            source._replace(model=dead),
+            steps=2,
+            seed=0,
+            solver=solver,
+            strength=1.0,
+        )
 
 
 def test_it_is_feature_extraction_without_a_hidden_layer(world):

@@ -15,11 +15,11 @@ import keras
 import numpy as np
 from keras import ops
 
-from ktransfer.errors import KTransferError, NotApplicable, unknown
+from ktransfer.errors import KTransferError, unknown
 from ktransfer.losses import cross_entropy
 from ktransfer.solvers import softmax_regression
 from ktransfer.surgery import classifier, copy_backbone, freeze, node_of
-from ktransfer.training import fit, predict
+from ktransfer.training import check_alive, fit, predict
 
 
 def transfer(
@@ -38,16 +38,10 @@ def transfer(
     freeze(backbone)
     model = classifier(backbone, target, seed=seed)
     head = model.get_layer("logits")
-    (z,) = node_of(model.output).input_tensors
-    reader = keras.Model(model.input, z)
-    # The first images mostly tell, and are few.
-    if not any(predict(reader, x).any() for x in _parts(target.train.x)):
-        raise NotApplicable(
-            "the source's features are 0 for every labelled image, as those of "
-            "a network whose units have died; expected some to learn from."
-        )
     if solver == "direct":
-        z = predict(reader, target.train.x)
+        (features,) = node_of(model.output).input_tensors
+        z = predict(keras.Model(model.input, features), target.train.x)
+        check_alive(z)
         one_hot = np.eye(target.num_classes)[target.train.y]
         head.set_weights(softmax_regression(z, one_hot, strength))
         return model
@@ -65,10 +59,6 @@ def transfer(
         **training,
     )
     return model
-
-
-def _parts(images):
-    return (images[i : i + 250] for i in range(0, len(images), 250))
 
 
 def _check(solver, strength):
