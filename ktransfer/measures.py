@@ -5,8 +5,12 @@ import numpy as np
 
 from ktransfer import transferability
 from ktransfer.errors import Diverged
+from ktransfer.losses import cross_entropy
 from ktransfer.surgery import adapt_input, copy, copy_backbone
 from ktransfer.training import predict, reestimate_statistics
+
+# Maps that are read at once, of several channels.
+_ROWS = 1000
 
 
 def accuracy(model, split):
@@ -104,3 +108,26 @@ def scores(names, task, source):
             score = getattr(transferability, name)
             found[name] = float(score(given.get(name, features), y))
     return found
+
+
+def losses_without_channels(pieces, maps, labels):
+    """Return the cross-entropy with each channel of `maps` at 0 in turn.
+
+    Args:
+        pieces: models, one after the other from `maps` to logits.
+        maps: `(n, ..., channels)`.
+        labels: int32 `(n,)`.
+
+    Returns:
+        list of `channels` scalars.
+    """
+    masks = 1 - np.eye(maps.shape[-1], dtype="float32")
+    losses, several = [], max(_ROWS // len(maps), 1)
+    for start in range(0, len(masks), several):
+        parts = [maps * mask for mask in masks[start : start + several]]
+        rows = np.concatenate(parts)
+        for piece in pieces:
+            rows = predict(piece, rows)
+        logits = np.split(rows, len(parts))
+        losses += [cross_entropy(labels, part) for part in logits]
+    return losses

@@ -23,14 +23,12 @@ from keras import ops
 
 from ktransfer.layers import InferenceMode
 from ktransfer.losses import cross_entropy
+from ktransfer.measures import losses_without_channels
 from ktransfer.seeds import stream
 from ktransfer.stages.heads import block_chain, divided, probed
 from ktransfer.stages.weights import constant
 from ktransfer.surgery import blocks, classifier, copy_backbone, inline
 from ktransfer.training import fit, predict
-
-# Images that are read at once, of any number of masks.
-_ROWS = 1000
 
 
 def transfer(
@@ -79,24 +77,10 @@ def _importance(probe, target, seed, num_images, temperature):
     pieces, found = block_chain(probe), []
     for number, piece in enumerate(pieces[:-1], start=1):
         x = predict(piece, x)
-        losses = _losses_without(pieces[number:], x, labels)
+        losses = losses_without_channels(pieces[number:], x, labels)
         # The loss with all channels, taken off each, would change nothing.
         found.append(ops.softmax(np.array(losses, "float32") / temperature))
     return found
-
-
-def _losses_without(pieces, x, labels):
-    """Return the loss of the `pieces` on `x` with each channel at 0 in turn."""
-    masks = 1 - np.eye(x.shape[-1], dtype="float32")
-    losses, several = [], max(_ROWS // len(x), 1)
-    for start in range(0, len(masks), several):
-        parts = [x * mask for mask in masks[start : start + several]]
-        rows = np.concatenate(parts)
-        for piece in pieces:
-            rows = predict(piece, rows)
-        logits = np.split(rows, len(parts))
-        losses += [cross_entropy(labels, part) for part in logits]
-    return losses
 
 
 def _compared(model, probe, names):
