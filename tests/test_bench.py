@@ -109,7 +109,7 @@ def grid(bench, monkeypatch):
         "stacked_heads.py": {"milliseconds": {"1": 0.2, "6": 0.1}},
     }
 
-    def contend(script, *_):
+    def contend(script, *_, **__):
         # One of its own each time, since it is written to.
         return dict(answers.get(script) or report(5.0, kinds=kinds))
 
@@ -182,8 +182,8 @@ def test_the_table_says_every_part(bench, grid):
     }
     for part in found.values():
         part.update(machine=machine, repeats=5)
-    text = bench._table(found)
-    assert text.count("Some, 2 cores, avx2; 2026-01-01.") == len(found)
+    text = bench._table({"Some, 2 cores, avx2": found})
+    assert text.count("**Some, 2 cores, avx2**; 2026-01-01.") == len(found)
     assert text.count("Repeats: 5.") == 4
     assert "| Keras's guide | 7.5 | 7.50 [7.50, 7.50] | 80.00% |" in text
     assert "| ADAPT `FineTuning` | not installed | | |" in text
@@ -192,3 +192,16 @@ def test_the_table_says_every_part(bench, grid):
     assert "[-3.00, +1.00]; gate, at most 2 pp lower: OUTSIDE" in text
     assert "213 runs in 90 s [80, 99] by 2 workers" in text
     assert "1 together 0.20, 6 together 0.10" in text
+
+
+def test_a_part_says_every_machine_the_newest_first(bench):
+    def on(date):
+        machine = {"processor": date, "cores": 2, "isa": [], "date": date}
+        quick = {"jobs": 2, "peak": 1.0, "runs": 3, "seconds": [1, 2, 3]}
+        return {"quick": {"quick": quick, "machine": machine, "repeats": 2}}
+
+    dates = ["2026-01-01", "2026-03-01", "2026-02-01"]
+    text = bench._table({date: on(date) for date in dates})
+    places = [text.index(f"**{date}, 2 cores**") for date in dates]
+    assert places[1] < places[2] < places[0]
+    assert text.count("## Every method at three seeds") == 1
