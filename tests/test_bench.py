@@ -2,6 +2,7 @@
 
 import argparse
 import importlib.util
+import os
 import sys
 from pathlib import Path
 
@@ -26,6 +27,12 @@ def test_later_epochs_are_extrapolated_and_the_first_is_not(bench):
     assert bench._total(report(5.0, 2.0, 4.0)) == 11.0
     assert bench._total(report(5.0, 2.0, 4.0), epochs=10) == 5.0 + 9 * 3.0
     assert bench._total(report(5.0), epochs=10) == 5.0
+
+
+def test_plain_keras_has_what_tensorflow_chooses(bench):
+    # Importing the suite, as the bench does, has turned oneDNN on for us.
+    assert "TF_ENABLE_ONEDNN_OPTS" in os.environ
+    assert "TF_ENABLE_ONEDNN_OPTS" not in bench._environment()
 
 
 def test_a_ratio_is_within_its_repeat(bench):
