@@ -145,23 +145,28 @@ def figures(records, mix=False):
 
 
 def _forest(records, mix):
-    recovered = gap(records)
+    shares = gap(records).items()
+    recovered = ", ".join(f"{name} {share:.0%}" for name, share in shares)
     return plots.forest(
         records,
         mix=mix,
         baseline=BASELINE,
         title=f"Adaptation to {records[0]['target_origin']}",
         subtitle="unlabelled target images; share of the gap to the oracle "
-        "recovered: "
-        + ", ".join(f"{name} {share:.0%}" for name, share in recovered.items()),
+        f"recovered: {recovered or 'none, the oracle is no better here'}",
     )
 
 
 def gap(records):
-    """Return method -> mean share of the gap to the oracle, best first."""
+    """Return method -> mean share of the gap to the oracle, best first.
+
+    There is none where the oracle is no better than source only.
+    """
     by_method = arms.arms(records)
     lower = arms.seed_accuracies(by_method[BASELINE]).mean()
     upper = arms.seed_accuracies(by_method["target_oracle"]).mean()
+    if upper <= lower:
+        return {}
     shares = {
         name: (arms.seed_accuracies(members).mean() - lower) / (upper - lower)
         for name, members in by_method.items()

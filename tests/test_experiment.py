@@ -206,6 +206,18 @@ def test_ranks_are_of_arms_of_equal_steps_over_seeds():
     np.testing.assert_allclose([list(bar) for bar in bars], wanted)
 
 
+@pytest.mark.parametrize("oracle, shares", [(0.8, {"a": 0.5}), (0.3, {})])
+def test_a_share_is_of_a_gap_that_is_there(oracle, shares):
+    script = experiment.load("adapt").script
+    reached = {"source_only": 0.4, "a": 0.6, "target_oracle": oracle}
+    records = [
+        synthetic.record(method, seed=seed, test_accuracy=accuracy)
+        for method, accuracy in reached.items()
+        for seed in range(3)
+    ]
+    assert script.gap(records) == pytest.approx(shares)
+
+
 def test_only_the_chosen_strength_is_beside_the_other_arms():
     loaded = experiment.load("finetune", quick=True)
     rng = np.random.default_rng(0)
