@@ -404,6 +404,7 @@ def _quick(folder, options):
             "peak": max(report["peak"] for report in found),
             "runs": found[0]["runs"],
             "seconds": _spread([_total(report) for report in found]),
+            "spent": found[-1]["spent"],
         }
     }
 
@@ -511,6 +512,19 @@ def _quick_text(found):
         f"{found['runs']} runs in {middle:.0f} s [{low:.0f}, {high:.0f}] by "
         f"{found['jobs']} workers, table and figure included; the largest "
         f"process took {found['peak']:.2f} GiB."
+        + _quick_spent(found.get("spent"))
+    )
+
+
+def _quick_spent(spent):
+    """Return where the processor seconds of `make quick` go, if measured."""
+    if not spent:
+        return ""
+    return (
+        f" In processor seconds: all runs {spent['again']:.0f}, what the first "
+        "run of a method takes more than its later ones, which share its "
+        f"traces and kernels, {spent['first']:.0f}, and sources, the start of "
+        f"the workers, table and figure {spent['others']:.0f}."
     )
 
 

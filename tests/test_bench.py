@@ -177,6 +177,7 @@ def test_the_table_says_every_part(bench, grid):
                 "peak": 1.1,
                 "runs": 213,
                 "seconds": [80, 90, 99],
+                "spent": {"first": 50.0, "again": 80.0, "others": 30.0},
             }
         },
     }
@@ -198,6 +199,7 @@ def test_the_table_says_every_part(bench, grid):
     assert "would take 4.0 s" in text
     assert "[-3.00, +1.00]; gate, at most 2 pp lower: OUTSIDE" in text
     assert "213 runs in 90 s [80, 99] by 2 workers" in text
+    assert "all runs 80, what the first" in text
     assert "1 together 0.20, 6 together 0.10" in text
 
 

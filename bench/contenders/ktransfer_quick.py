@@ -4,6 +4,7 @@ import json
 import os
 import re
 import resource
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -26,11 +27,34 @@ def main():
             check=True,
         )
         seconds = time.perf_counter() - start
+        spent = _spent(Path(folder) / "quick" / "records")
     count = re.search(r"(\d+) of \1 runs carried out", done.stderr)
     # In KiB; of the largest process that has ended.
-    peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 2**20
-    found = {"seconds": [seconds], "runs": int(count[1]), "peak": peak}
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    spent["others"] = used.ru_utime + used.ru_stime - sum(spent.values())
+    found = {
+        "seconds": [seconds],
+        "runs": int(count[1]),
+        "peak": used.ru_maxrss / 2**20,
+        "spent": spent,
+    }
     print(json.dumps(found))
+
+
+def _spent(records):
+    """Return processor seconds of runs, and of what only a first one has.
+
+    The first run of a method traces and compiles what its later ones share.
+    One that is not applicable has taken none.
+    """
+    first = again = 0.0
+    for path in records.glob("*/*.jsonl"):
+        lines = path.read_text(encoding="utf-8").splitlines()
+        one, *others = [json.loads(line)["seconds"] or 0.0 for line in lines]
+        usual = statistics.mean(others)
+        first += one - usual
+        again += usual * len(lines)
+    return {"first": first, "again": again}
 
 
 main()
