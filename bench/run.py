@@ -293,21 +293,25 @@ def _grid(folder, options):
         kinds = found[name][0]["kinds"].values()
         rows[name]["extrapolated_from_heads"] = sum(map(len, kinds))
     ours = found["ours"]
-    spent = {
-        kind: statistics.median(report["spent"][kind] for report in ours)
-        for kind in ours[0]["spent"]
-    }
     return {
         "rows": rows,
         "floor": {
             "best": rates,
             "least": _least_seconds(rates[1] / jobs),
             "peak": max(report["peak"] for report in ours),
-            "spent": spent,
+            "spent": _spent(ours),
             "stacked": _contend("stacked_heads.py", folder, 0, switches=ONEDNN)[
                 "milliseconds"
             ],
         },
+    }
+
+
+def _spent(reports):
+    """Return kind -> median of the processor seconds that `reports` tell."""
+    return {
+        kind: statistics.median(report["spent"][kind] for report in reports)
+        for kind in reports[0]["spent"]
     }
 
 
@@ -404,7 +408,7 @@ def _quick(folder, options):
             "peak": max(report["peak"] for report in found),
             "runs": found[0]["runs"],
             "seconds": _spread([_total(report) for report in found]),
-            "spent": found[-1]["spent"],
+            "spent": _spent(found),
         }
     }
 

@@ -126,6 +126,16 @@ def small_backbone(shape=(12, 12, 3), seed=0, normalised=False, dropout=0.0):
     return fresh(keras.Model(inputs, x, name="small"), seed)
 
 
+def silenced(model, name=None):
+    """Return a copy of `model` with all weights 0, as one that has died."""
+    from ktransfer.surgery import copy, leaves
+
+    dead = copy(model, name)
+    for layer in leaves(dead):
+        layer.set_weights([np.zeros_like(w) for w in layer.get_weights()])
+    return dead
+
+
 def weights_of(model):
     """Return the bytes of every weight, path -> bytes."""
     return {v.path: v.numpy().tobytes() for v in model.weights}

@@ -5,6 +5,7 @@ imports what it needs, reads the arrays, and only then starts the clock.
 """
 
 import json
+import resource
 import sys
 import time
 from pathlib import Path
@@ -72,6 +73,16 @@ def fit_by_keras(model, x, y, clock, **options):
     )
     end = keras.callbacks.LambdaCallback(on_epoch_end=lambda *_: clock.end())
     model.fit(x, y, batch_size=BATCH, epochs=EPOCHS, verbose=0, callbacks=[end])
+
+
+def ended():
+    """Return of the processes that have ended: seconds of all, GiB of one.
+
+    The seconds are the processor's, the memory is the largest one's peak.
+    """
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    # The peak comes in KiB.
+    return used.ru_utime + used.ru_stime, used.ru_maxrss / 2**20
 
 
 def report(seconds, guesses, labels, **facts):

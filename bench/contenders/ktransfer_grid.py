@@ -2,13 +2,12 @@
 
 import json
 import os
-import resource
 import statistics
 import sys
 import tempfile
 import time
 
-from common import FOLDER, UNITS
+from common import FOLDER, UNITS, ended
 
 from ktransfer import execute, runs
 
@@ -47,7 +46,7 @@ def main():
     # The source is there before the clock starts, as for the others, and no
     # features of it are.
     _sweep([wanted[0]._replace(experiment="source")], results, 1)
-    before = _processor_seconds()
+    before, _ = ended()
     start = time.perf_counter()
     count, failed = _sweep(wanted, results, int(sys.argv[3]))
     seconds = time.perf_counter() - start
@@ -57,7 +56,8 @@ def main():
     for record in records:
         units = record["hyperparameters"]["hidden_units"]
         spent["hidden" if units else "linear"] += record["seconds"]
-    spent["other"] = _processor_seconds() - before - sum(spent.values())
+    after, peak = ended()
+    spent["other"] = after - before - sum(spent.values())
     # Of the rate that the others are sampled at.
     accuracies = [
         record["test_accuracy"]
@@ -68,8 +68,7 @@ def main():
         "seconds": [seconds],
         "accuracy": statistics.mean(accuracies),
         "spent": spent,
-        # In KiB; of the largest process that has ended.
-        "peak": resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 2**20,
+        "peak": peak,
     }
     print(json.dumps(found))
 
@@ -82,12 +81,6 @@ def _sweep(wanted, results, jobs):
         return execute.sweep(wanted, results, workers)
     finally:
         workers.shutdown()
-
-
-def _processor_seconds():
-    """Return those of all workers that have ended."""
-    used = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return used.ru_utime + used.ru_stime
 
 
 if __name__ == "__main__":

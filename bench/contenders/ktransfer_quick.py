@@ -3,13 +3,14 @@
 import json
 import os
 import re
-import resource
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
+
+from common import ended
 
 COMMAND = Path(sys.executable).with_name("ktransfer")
 
@@ -29,13 +30,12 @@ def main():
         seconds = time.perf_counter() - start
         spent = _spent(Path(folder) / "quick" / "records")
     count = re.search(r"(\d+) of \1 runs carried out", done.stderr)
-    # In KiB; of the largest process that has ended.
-    used = resource.getrusage(resource.RUSAGE_CHILDREN)
-    spent["others"] = used.ru_utime + used.ru_stime - sum(spent.values())
+    total, peak = ended()
+    spent["others"] = total - sum(spent.values())
     found = {
         "seconds": [seconds],
         "runs": int(count[1]),
-        "peak": used.ru_maxrss / 2**20,
+        "peak": peak,
         "spent": spent,
     }
     print(json.dumps(found))
