@@ -13,7 +13,7 @@ EXPERIMENTS := finetune robust-ft adapt predict-transfer
 
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
-.PHONY: bench help install quick cifar10-mnist $(EXPERIMENTS) list readme report test lint format clean
+.PHONY: bench help install quick cifar10-mnist $(EXPERIMENTS) list readme report test test-slow lint format clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -65,7 +65,10 @@ report: $(BIN)/.core ## draw the headline again from its committed records
 	$(BIN)/ktransfer report cifar10-mnist --results '$(RESULTS)'
 
 test: $(BIN)/.dev ## the tests, without network
-	$(BIN)/python -m pytest --numprocesses '$(JOBS)'
+	$(BIN)/python -m pytest --numprocesses '$(JOBS)' -m 'not slow'
+
+test-slow: $(BIN)/.dev ## the tests that take minutes
+	$(BIN)/python -m pytest --numprocesses '$(JOBS)' -m slow
 
 lint: $(BIN)/.dev ## ruff and mypy
 	$(BIN)/ruff check .

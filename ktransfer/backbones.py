@@ -173,16 +173,14 @@ def _convolution(filters, name, padding, activation=None, bias=True):
     )
 
 
+# A run's hash follows the one that is asked for, so the table is literal.
 BUILDERS: dict[str, Callable[..., keras.Model]] = {
-    builder.__name__: builder
-    for builder in (
-        convnet,
-        dropout_convnet,
-        lenet,
-        mlp,
-        narrow_convnet,
-        resnet20,
-        vgg,
-        wide_convnet,
-    )
+    "convnet": convnet,
+    "dropout_convnet": dropout_convnet,
+    "lenet": lenet,
+    "mlp": mlp,
+    "narrow_convnet": narrow_convnet,
+    "resnet20": resnet20,
+    "vgg": vgg,
+    "wide_convnet": wide_convnet,
 }

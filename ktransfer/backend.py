@@ -28,6 +28,7 @@ from ktransfer.errors import KTransferError
 
 _EXPECTED = {
     "backend": (keras.backend.backend, "tensorflow"),
+    "dtype_policy": (lambda: keras.config.dtype_policy().name, "float32"),
     "floatx": (keras.config.floatx, "float32"),
     "epsilon": (keras.config.epsilon, 1e-7),
     "image_data_format": (keras.config.image_data_format, "channels_last"),

@@ -20,6 +20,7 @@ from ktransfer import (
     experiment,
     files,
     methods,
+    refresh,
     report,
     runs,
 )
@@ -74,6 +75,7 @@ def _parser():
     _add_list(commands)
     _add_run(commands)
     _add_report(commands)
+    _add_refresh(commands)
     about = "show a data set: origin, shapes, images a class, sha256"
     command = commands.add_parser("data", help=about, description=about)
     command.add_argument("name", help="such as mnist, mnist_5to9, digits")
@@ -108,12 +110,7 @@ def _add_run(commands):
         "experiment", nargs="?", help="a script, or its name in experiments/"
     )
     _add_places(command)
-    command.add_argument(
-        "--jobs",
-        type=int,
-        default=len(os.sched_getaffinity(0)),
-        help="runs side by side, one thread each (default: one a core)",
-    )
+    _add_jobs(command)
     one = command.add_argument_group("one run instead of an experiment")
     one.add_argument("--method", help="see: ktransfer list methods")
     one.add_argument("--target", help="data set to transfer to")
@@ -150,6 +147,34 @@ def _add_report(commands):
         help="put table and figures between the marks of a Markdown file",
     )
     command.set_defaults(act=_report)
+
+
+def _add_refresh(commands):
+    about = (
+        "carry records over a change of code that moves no number: carry a "
+        "sample out again, and compare"
+    )
+    command = commands.add_parser("refresh", help=about, description=about)
+    command.add_argument("experiment")
+    _add_places(command)
+    _add_jobs(command)
+    command.add_argument(
+        "--sample",
+        type=float,
+        default=0.1,
+        metavar="SHARE",
+        help="of the runs of each arm and budget, at least one (default: 0.1)",
+    )
+    command.set_defaults(act=_refresh)
+
+
+def _add_jobs(command):
+    command.add_argument(
+        "--jobs",
+        type=int,
+        default=len(os.sched_getaffinity(0)),
+        help="runs side by side, one thread each (default: one a core)",
+    )
 
 
 def _add_places(command):
@@ -240,10 +265,7 @@ def _rows(about):
 
 
 def _run(options):
-    if options.jobs < 1:
-        raise KTransferError(
-            "E_ARGUMENT", f"jobs is {options.jobs}; expected at least 1."
-        )
+    _check_jobs(options)
     if (options.experiment is None) == (options.method is None):
         raise KTransferError(
             "E_ARGUMENT", "name an experiment or a --method, one of the two."
@@ -257,10 +279,12 @@ def _run(options):
         if tuning:
             experiment.write_choice(tuning, options.results)
         planned = experiment.planned(loaded, options.results)
+        choice = experiment.choice(loaded, options.results)
     else:
-        counts, planned = (0, 0, 0), [_single(options)]
-    counts = [a + b for a, b in zip(counts, _carry_out(planned, options))]
-    records = runs.collect(options.results, planned)
+        counts, planned, choice = (0, 0, 0), [_single(options)], ""
+    more = _carry_out(planned, options, choice)
+    counts = [a + b for a, b in zip(counts, more)]
+    records = runs.collect(options.results, planned, choice)
     if loaded:
         _show(loaded, records, options)
     else:
@@ -273,11 +297,18 @@ def _run(options):
     return EXIT_CODES["E_FAILED_RUNS"] if counts[2] else 0
 
 
+def _check_jobs(options):
+    if options.jobs < 1:
+        raise KTransferError(
+            "E_ARGUMENT", f"jobs is {options.jobs}; expected at least 1."
+        )
+
+
 def _loaded(options):
     return experiment.load(options.experiment, options.quick, options.precision)
 
 
-def _carry_out(planned, options):
+def _carry_out(planned, options, choice=""):
     """Return how many runs there are, were carried out, and failed."""
     for run in planned:
         checks.check_run(run)
@@ -285,14 +316,14 @@ def _carry_out(planned, options):
     checks.check_data(planned)
     if not planned:
         return 0, 0, 0
-    return len(planned), *_sweep(planned, options)
+    return len(planned), *_sweep(planned, options, choice)
 
 
-def _sweep(planned, options):
+def _sweep(planned, options, choice):
     executor = execute.local_executor(options.jobs)
     try:
         return execute.sweep(
-            planned, options.results, executor, execute.print_line
+            planned, options.results, executor, execute.print_line, choice
         )
     finally:
         execute.stop(executor)
@@ -336,7 +367,8 @@ def _value(text):
 def _report(options):
     loaded = _loaded(options)
     planned = experiment.planned(loaded, options.results)
-    records = runs.collect(options.results, planned)
+    choice = experiment.choice(loaded, options.results)
+    records = runs.collect(options.results, planned, choice)
     if len(records) < len(planned) and not options.partial:
         raise KTransferError(
             "E_RECORD",
@@ -356,6 +388,51 @@ def _report(options):
                 getattr(loaded.script, "HEADLINE", None),
             ),
         )
+
+
+def _refresh(options):
+    _check_jobs(options)
+    loaded = _loaded(options)
+    tuning = experiment.trials(loaded)
+    if not _carried_over("trials", tuning, "", options):
+        return EXIT_CODES["E_FAILED_RUNS"]
+    planned = experiment.planned(loaded, options.results)
+    choice = experiment.choice(loaded, options.results)
+    if not _carried_over("runs", planned, choice, options):
+        return EXIT_CODES["E_FAILED_RUNS"]
+    return 0
+
+
+def _carried_over(kind, planned, choice, options):
+    """Carry records over, say so, and tell whether no number has moved."""
+    if not planned:
+        return True
+    for run in planned:
+        checks.check_run(run)
+    executor = execute.local_executor(options.jobs)
+    try:
+        found = refresh.refresh(
+            planned,
+            options.results,
+            executor,
+            share=options.sample,
+            choice=choice,
+            say=execute.print_line,
+        )
+    finally:
+        execute.stop(executor)
+    for run, field, was, now in found.changes:
+        budget = run.labels_per_class or "all"
+        print(
+            f"{run.method}, {budget} labels per class, seed {run.seed}: "
+            f"{field} was {was!r} and is {now!r}"
+        )
+    print(
+        f"{kind}: of {found.stale} that were stale {found.rerun} were carried "
+        f"out again, {found.carried} carried over"
+        + (", since numbers have moved" if found.changes else "")
+    )
+    return not found.changes
 
 
 def result_block(name, records, results="results", methods=None):

@@ -10,6 +10,7 @@ import functools
 import multiprocessing
 import os
 import signal
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -89,7 +90,7 @@ def _silence():
         os.close(null)
 
 
-def sweep(planned, results, executor, say=lambda line: None):
+def sweep(planned, results, executor, say=lambda line: None, choice=""):
     """Carry out the runs of `planned` that have no fresh record.
 
     Sources come first, each once. A killed sweep goes on where it stopped.
@@ -100,6 +101,7 @@ def sweep(planned, results, executor, say=lambda line: None):
         executor: a `concurrent.futures` executor whose processes see
             `results` and the data.
         say: called with a line of progress.
+        choice: sha256 of the choice that the runs rest on, "" if on none.
 
     Returns:
         (number of runs carried out, number that failed).
@@ -107,7 +109,7 @@ def sweep(planned, results, executor, say=lambda line: None):
     runs.check_results_folder(results)
     fresh = {
         runs.from_fields(record)
-        for record in runs.collect(results, planned)
+        for record in runs.collect(results, planned, choice)
         if not record["stale"] and record["status"] != "failed"
     }
     stale = [run for run in planned if run not in fresh]
@@ -117,8 +119,9 @@ def sweep(planned, results, executor, say=lambda line: None):
         say(_source_line(futures[future], future.result()))
     # Runs that need none of the later sources do not wait for them.
     futures = {executor.submit(_ensure_source, results, p): p for p in later}
+    beside = {"choice": choice, "commit": commit()}
     for group in sorted(_groups(stale), key=_waits):
-        futures[executor.submit(_carry_out_all, results, group)] = None
+        futures[executor.submit(_carry_out_all, results, group, beside)] = None
     done = failed = 0
     for future in _completed(futures):
         if futures[future]:
@@ -155,8 +158,24 @@ def _groups(planned):
     return found
 
 
-def _carry_out_all(results, group):
-    return [carry_out(results, run) for run in group]
+def _carry_out_all(results, group, beside):
+    return [carry_out(results, run, beside) for run in group]
+
+
+@functools.cache
+def commit():
+    """Return the commit of the package's code, "" outside a checkout of it.
+
+    A code that was changed since ends with "-dirty".
+    """
+    git = ["git", "-C", str(Path(__file__).parent)]
+    ask = {"capture_output": True, "text": True, "check": True}
+    try:
+        subprocess.run([*git, "ls-files", "--error-unmatch", "."], **ask)
+        found = subprocess.run([*git, "describe", "--always", "--dirty"], **ask)
+    except (OSError, subprocess.CalledProcessError):
+        return ""
+    return found.stdout.strip()
 
 
 def _completed(futures):
@@ -222,16 +241,23 @@ def _result(record):
 # One run
 
 
-def carry_out(results, run):
+def carry_out(results, run, beside=None):
     """Carry out `run` unless its record is fresh, write and return the record.
 
     A method that does not apply, diverges or fails gives a record too. Full
     disks and memory do not: they end the sweep.
+
+    Args:
+        results: folder of records and sources.
+        run: the `Run`.
+        beside: what its record says besides, outside of the fingerprint:
+            `choice` and `commit`.
     """
+    beside = {"choice": "", "commit": "", **(beside or {})}
     with runs.run_lock(results, run):
         record = runs.find(results, run)
-        if not runs.is_fresh(record, run):
-            record = _record(results, run)
+        if not runs.is_fresh(record, run, beside["choice"]):
+            record = _record(results, run) | beside
             runs.write(results, record)
     return record
 
@@ -239,7 +265,6 @@ def carry_out(results, run):
 def _record(results, run):
     from ktransfer import backend
 
-    task = data.load(run.target, run.labels_per_class, run.seed)
     loaded = [_source(results, p) for p in runs.pretrainings(run)]
     record = {
         **runs.as_fields(run),
@@ -247,32 +272,53 @@ def _record(results, run):
         "code": runs.code(run),
         "family": methods.describe(run.method).family,
         "fingerprint": runs.fingerprint(run),
-        "num_classes": task.num_classes,
-        "num_labels": len(task.train.y),
-        "num_test_images": None,
         "numerics": _numerics(results, run, backend.facts()),
-        "source_origins": [source.task.origin for source, _ in loaded],
         "source_test_accuracies": [f["test_accuracy"] for _, f in loaded],
-        "target_origin": task.origin,
-        "target_sha256": task.sha256,
     }
     try:
-        record |= _measure(run, task, [source for source, _ in loaded])
-    except NotApplicable as error:
-        record |= {"status": "not_applicable", "reason": error.message}
-    except Diverged as error:
-        record |= {"status": "diverged", "reason": str(error)}
-        _source.cache_clear()
+        record |= measured(run, [source for source, _ in loaded])
     except MemoryError as error:
         raise KTransferError(
             "E_MEMORY", f"out of memory in {run.method}; use fewer JOBS."
         ) from error
-    except Exception as error:
-        record |= {"status": "failed", "reason": _one_line(error)}
+    if record["status"] in ("diverged", "failed"):
         # Whatever it did to them, the next run starts from the files.
         _source.cache_clear()
-    backend.clear_session()
     return record
+
+
+def measured(run, sources):
+    """Transfer and measure: return what a record holds of it, and `status`.
+
+    Whatever a number depends on is called from here, or named in `runs.code`.
+
+    Args:
+        run: the `Run`.
+        sources: its `Source`s.
+    """
+    from ktransfer import backend
+
+    task = data.load(run.target, run.labels_per_class, run.seed)
+    found = {
+        "num_classes": task.num_classes,
+        "num_labels": len(task.train.y),
+        "num_test_images": None,
+        "source_origins": [source.task.origin for source in sources],
+        "target_origin": task.origin,
+        "target_sha256": task.sha256,
+    }
+    try:
+        return found | _measure(run, task, sources)
+    except NotApplicable as error:
+        return found | {"status": "not_applicable", "reason": error.message}
+    except Diverged as error:
+        return found | {"status": "diverged", "reason": str(error)}
+    except MemoryError:
+        raise
+    except Exception as error:
+        return found | {"status": "failed", "reason": _one_line(error)}
+    finally:
+        backend.clear_session()
 
 
 @functools.lru_cache(maxsize=4)
@@ -315,7 +361,7 @@ def _measure(run, task, sources):
         )
     weighted = [x for x in surgery.leaves(model) if x.weights]
     return {
-        **_evaluated(run, model, task, held, sources),
+        **EVALUATIONS[run.evaluation](run, model, task, held, sources),
         **_beside(run, task, sources, model),
         "curve": _curve(fits),
         "frozen_layers": sorted(x.name for x in weighted if not x.trainable),
@@ -329,20 +375,34 @@ def _measure(run, task, sources):
     }
 
 
-def _evaluated(run, model, task, held, sources):
-    """Measure the model; the test split stays closed to a trial that tunes."""
+def _on_test_split(run, model, task, held, sources):
+    return evaluate(model, run.target)
+
+
+def _on_held_out(run, model, task, held, sources):
+    from ktransfer import measures
+
+    value = measures.accuracy(model, held)
+    return {"status": "ok", "validation_accuracy": value}
+
+
+def _by_information(run, model, task, held, sources):
     from ktransfer import measures
     from ktransfer.stages import domains
 
-    if run.evaluation == "test":
-        return evaluate(model, run.target)
-    if run.evaluation == "validation":
-        value = measures.accuracy(model, held)
-        return {"status": "ok", "validation_accuracy": value}
     domains.require_same_classes(task, sources[0])
     images = domains.without_labels(task)
     value = measures.information(model, images, sources[0].task.train)
     return {"status": "ok", "information": value}
+
+
+# The test split stays closed to a trial that tunes. A run's hash follows its
+# own, so the table is literal.
+EVALUATIONS = {
+    "information": _by_information,
+    "test": _on_test_split,
+    "validation": _on_held_out,
+}
 
 
 def _beside(run, task, sources, model):

@@ -70,48 +70,58 @@ def trials(experiment):
 
 
 def planned(experiment, results):
-    """Return the runs that report, with the choice that is on disk.
+    """Return the runs that report, with the choice that the trials make.
 
     Raises:
-        KTransferError: `E_RECORD` if they rest on a choice that is not there.
+        KTransferError: `E_RECORD` if a trial has no record, or if the choice
+            on disk, made before any test split was opened, is another.
     """
     tuning = trials(experiment)
     if not tuning:
         return _precise(experiment, experiment.script.runs(*experiment.size))
-    path = _choice_path(tuning, results)
-    if not path.exists():
-        raise KTransferError(
-            "E_RECORD", f"{path} is not there; run the experiment first."
-        )
     chosen = {
         target: {method: best["hyperparameters"] for method, best in of.items()}
-        for target, of in json.loads(path.read_text(encoding="utf-8")).items()
+        for target, of in json.loads(_choice_text(tuning, results)).items()
     }
-    _check_choice(chosen, tuning, path)
     return _precise(
         experiment, experiment.script.runs(*experiment.size, chosen)
     )
 
 
-def _check_choice(chosen, tuning, path):
-    """Refuse a choice that the present trials could not have made."""
-    grid = defaultdict(list)
-    for run in tuning:
-        grid[run.target, run.method].append(dict(run.hyperparameters))
-    for (target, method), points in grid.items():
-        if chosen.get(target, {}).get(method) not in points:
-            raise KTransferError(
-                "E_RECORD",
-                f"{path} holds no choice for {method} on {target} among those "
-                "that the experiment tries now; run it again.",
-            )
+def choice(experiment, results):
+    """Return the sha256 of the choice behind `planned`, "" without trials.
+
+    Raises:
+        KTransferError: as `planned`.
+    """
+    tuning = trials(experiment)
+    if not tuning:
+        return ""
+    return files.sha256(_choice_text(tuning, results).encode())
+
+
+def _choice_text(tuning, results):
+    """Return the choice on disk, which must be what the trials give."""
+    path = _choice_path(tuning, results)
+    if not path.exists():
+        raise KTransferError(
+            "E_RECORD", f"{path} is not there; run the experiment first."
+        )
+    text = path.read_text(encoding="utf-8").removesuffix("\n")
+    if text != runs.canonical(choose(tuning, results, stale=True)):
+        raise KTransferError(
+            "E_RECORD",
+            f"{path} is not the choice that the trials on record make; run "
+            "the experiment again.",
+        )
+    return text
 
 
 def _precise(experiment, planned):
     return [runs.in_precision(run, experiment.precision) for run in planned]
 
 
-def choose(tuning, results):
+def choose(tuning, results, stale=False):
     """Return the best trial of each method on each target, by its mean score.
 
     Of equal ones the first wins, in the order of the script's grid.
@@ -119,6 +129,7 @@ def choose(tuning, results):
     Args:
         tuning: list of `Run`.
         results: folder of the records.
+        stale: take the records of an earlier state of the code too.
 
     Returns:
         target -> method -> dictionary with `hyperparameters`, `score`,
@@ -127,7 +138,7 @@ def choose(tuning, results):
     records = {
         runs.from_fields(record): record
         for record in runs.collect(results, tuning)
-        if record["status"] != "failed" and not record["stale"]
+        if record["status"] != "failed" and (stale or not record["stale"])
     }
     if absent := [run for run in tuning if run not in records]:
         raise KTransferError(

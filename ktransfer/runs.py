@@ -164,7 +164,7 @@ def fingerprint(run):
     """Return the sha256 of everything that can move a number of `run`."""
     parts = {
         "code": code(run),
-        "data": "+".join(data.digest(x) for x in (run.target, *run.also)),
+        "data": [_data(name) for name in (run.target, *run.also)],
         "run": as_fields(run._replace(experiment="")),
         "sources": [source_fingerprint(p) for p in pretrainings(run)],
         "switches": fingerprints.switches(),
@@ -172,39 +172,36 @@ def fingerprint(run):
     return files.sha256(canonical(parts).encode())
 
 
+def _data(name):
+    return [data.digest(name), *data.classes(name)]
+
+
 def code(run):
     """Return the sha256 of the code behind `run`, which is known without data.
 
     That of its sources is among it.
     """
-    own = fingerprints.code(
+    starts = [
         (methods.path(run.method), "transfer"),
-        (_PACKAGE / "execute.py", "evaluate"),
+        (_PACKAGE / "execute.py", "measured"),
+        # `data.load`, which stands for the arrays, calls it.
         (_PACKAGE / "data" / "subsets.py", "subset"),
-        *_measured_by(run),
-    )
-    made = [_source_code(p) for p in pretrainings(run)]
-    return files.sha256("\n".join([own, *made]).encode())
+    ]
+    choices = [("EVALUATIONS", (run.evaluation,)), ("SCORES", run.scores)]
+    if run.sources:
+        starts.append((_PACKAGE / "sources.py", "load"))
+        choices += _made_by(run)
+    return fingerprints.code(*starts, choices=tuple(choices))
 
 
 def _source_code(pretraining):
-    return fingerprints.code(
-        (_PACKAGE / "sources.py", pretraining.recipe),
-        (_PACKAGE / "backbones.py", pretraining.backbone),
-    )
+    start = _PACKAGE / "sources.py", "make"
+    return fingerprints.code(start, choices=_made_by(pretraining))
 
 
-def _measured_by(run):
-    """Return where the code begins that only some runs are measured by."""
-    measures = _PACKAGE / "measures.py"
-    if run.evaluation == "validation":
-        yield _PACKAGE / "data" / "subsets.py", "validation_split"
-    if run.evaluation == "validation" or run.also:
-        yield measures, "accuracy"
-    if run.evaluation == "information":
-        yield measures, "information"
-    if run.scores:
-        yield measures, "scores"
+def _made_by(made):
+    """Return the entries that a source rests on, of a run or `Pretraining`."""
+    return ("BUILDERS", (made.backbone,)), ("RECIPES", (made.recipe,))
 
 
 @functools.cache
@@ -214,7 +211,7 @@ def source_fingerprint(pretraining):
     parts = {
         "after": base and source_fingerprint(base),
         "code": _source_code(pretraining),
-        "data": data.digest(pretraining.task),
+        "data": _data(pretraining.task),
         "pretraining": pretraining._asdict(),
         "switches": fingerprints.switches(),
     }
@@ -248,7 +245,8 @@ def read(path):
     if path.stat().st_size > _LARGEST_FILE:
         raise _damaged(path, 0, "the file is larger than 64 MiB")
     records, seen = [], set()
-    lines = path.read_text(encoding="utf-8").splitlines()
+    # A text may hold what other kinds of lines end with.
+    lines = path.read_bytes().removesuffix(b"\n").split(b"\n")
     for number, line in enumerate(lines, start=1):
         record = _parse(path, number, line)
         run = from_fields(record)
@@ -323,20 +321,27 @@ def find(results, run):
     return None
 
 
-def is_fresh(record, run):
-    """Tell whether `record` stands for `run` as the code and data are now."""
+def is_fresh(record, run, choice=""):
+    """Tell whether `record` stands for `run` as the code and data are now.
+
+    Args:
+        record: of the run, or None.
+        run: the `Run`.
+        choice: sha256 of the choice that the run rests on, "" if on none.
+    """
     return (
         record is not None
         and record["status"] != "failed"
+        and record.get("choice", "") == choice
         and record["fingerprint"] == fingerprint(run)
     )
 
 
-def collect(results, wanted):
+def collect(results, wanted, choice=""):
     """Return the records of the runs `wanted`, each with its key `stale`.
 
     Tables and figures need no data: where they are not on this machine, a
-    record is compared by its code alone.
+    record is compared by its code and by the `choice` it rests on alone.
     """
     by_file = {}
     for run in wanted:
@@ -346,13 +351,13 @@ def collect(results, wanted):
         records = {from_fields(record): record for record in read(path)}
         for run in planned:
             if run in records:
-                stale = _is_stale(records[run], run)
+                stale = _is_stale(records[run], run, choice)
                 found.append({**records[run], "stale": stale})
     return found
 
 
-def _is_stale(record, run):
-    if "code" in record and record["code"] != code(run):
+def _is_stale(record, run, choice):
+    if record.get("code") != code(run) or record.get("choice", "") != choice:
         return True
     try:
         with data.without_network():

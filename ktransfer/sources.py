@@ -5,7 +5,6 @@ lie in `results/sources/` and are not committed: their fingerprint makes them
 again, bit for bit on the same machine.
 """
 
-import importlib
 import io
 import json
 import sys
@@ -17,6 +16,7 @@ import numpy as np
 from keras import ops
 
 from ktransfer import backend, data, files, runs, training
+from ktransfer.backbones import BUILDERS
 from ktransfer.errors import NotApplicable
 from ktransfer.losses import cross_entropy
 from ktransfer.surgery import (
@@ -33,9 +33,7 @@ _HEAD_UNITS = 64
 
 def build(pretraining, task):
     """Return the untrained model of a source: raw images -> logits."""
-    # By name, so that a fingerprint follows this one backbone and not all.
-    backbones = importlib.import_module("ktransfer.backbones")
-    backbone = getattr(backbones, pretraining.backbone)(seed=pretraining.seed)
+    backbone = BUILDERS[pretraining.backbone](seed=pretraining.seed)
     return attach_head(
         adapt_input(backbone, task.image_shape),
         task.num_classes,
@@ -100,6 +98,14 @@ def label_smoothing(pretraining, task, base=None):
     return pretrain(pretraining, task, loss=smoothed)
 
 
+# A run's hash follows the one that is asked for, so the table is literal.
+RECIPES = {
+    "label_smoothing": label_smoothing,
+    "mixed_bfloat16": mixed_bfloat16,
+    "pretrain": pretrain,
+}
+
+
 def path(results, pretraining):
     """Return the file of a source."""
     task = pretraining.task
@@ -124,18 +130,19 @@ def load(results, pretraining):
     with files.lock(lock):
         kept = _read(place, runs.source_fingerprint(pretraining))
         if kept is None:
-            kept = _make(results, pretraining, task)
+            kept = make(results, pretraining, task)
     arrays, facts = kept
     model = build(pretraining, task)
     assign(model, arrays)
     return Source(model, task), facts
 
 
-def _make(results, pretraining, task):
+def make(results, pretraining, task):
+    """Train a source, write its file, and return its arrays and facts."""
     base = runs.before(pretraining)
     start = time.monotonic()
-    make = globals()[pretraining.recipe]
-    model = make(pretraining, task, base and load(results, base)[0].model)
+    train = RECIPES[pretraining.recipe]
+    model = train(pretraining, task, base and load(results, base)[0].model)
     seconds = time.monotonic() - start
     training.ledger()
     test = data.test_split(pretraining.task)

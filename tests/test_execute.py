@@ -5,6 +5,7 @@ import contextlib
 import gc
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -16,6 +17,7 @@ import pytest
 from ktransfer import data, execute, programs, runs, sources, training
 from ktransfer.errors import Diverged, KTransferError, NotApplicable
 from ktransfer.runs import Run
+from ktransfer.surgery import leaves
 
 
 def planned(*methods, seeds=(0, 1), **fields):
@@ -265,6 +267,48 @@ def test_a_source_after_another_starts_from_its_features(tmp_path):
     assert sources.path(tmp_path, derived).exists()
     assert sources.path(tmp_path, pretraining).exists()
     assert base.model.input.shape != other.model.input.shape
+
+
+def test_an_outdated_source_is_made_again(tmp_path, monkeypatch):
+    (run,) = sourced("feature_extraction")
+    (pretraining,) = runs.pretrainings(run)
+    sources.load(tmp_path, pretraining)
+    place = sources.path(tmp_path, pretraining)
+    before = place.read_bytes()
+    monkeypatch.setattr(runs, "source_fingerprint", lambda p: "of today")
+    _, facts = sources.load(tmp_path, pretraining)
+    assert facts["fingerprint"] == "of today"
+    assert place.read_bytes() != before
+
+
+def test_a_source_after_another_has_its_features_at_the_start(
+    tmp_path, monkeypatch
+):
+    (run,) = sourced("feature_extraction")
+    base = runs.pretrainings(run)[0]
+    first, _ = sources.load(tmp_path, base)
+    monkeypatch.setattr(sources.training, "fit", lambda *a, **options: None)
+    derived = base._replace(task="digits", after="letters_0to4")
+    second, _ = sources.load(tmp_path, derived)
+    for name in ("block1_conv", "block2_conv", "block3_conv"):
+        one, other = (
+            next(x for x in leaves(s.model) if x.name == name)
+            for s in (first, second)
+        )
+        assert np.array_equal(one.kernel, other.kernel)
+        assert np.array_equal(one.bias, other.bias)
+
+
+def test_a_record_says_by_which_commit_and_choice(tmp_path):
+    (run,) = planned("majority", seeds=(0,))
+    execute.sweep([run], tmp_path, Here(), choice="chosen")
+    record = runs.find(tmp_path, run)
+    assert record["choice"] == "chosen"
+    assert record["commit"] == execute.commit()
+    assert re.fullmatch(r"([0-9a-f]{7,40}(-dirty)?)?", record["commit"])
+    here = Here()
+    assert execute.sweep([run], tmp_path, here, choice="other") == (1, 0)
+    assert execute.sweep([run], tmp_path, here, choice="other") == (0, 0)
 
 
 def test_a_planted_keras_json_changes_nothing(tmp_path):

@@ -40,6 +40,7 @@ def record(results, run, status="ok", **fields):
         {
             **runs.as_fields(run),
             "status": status,
+            "code": runs.code(run),
             "fingerprint": runs.fingerprint(run),
             "num_labels": 50,
             "test_accuracy": None,
@@ -288,22 +289,60 @@ def test_a_choice_waits_for_all_trials(tmp_path):
         experiment.choose(tuning, tmp_path)
 
 
-def test_a_choice_that_the_trials_could_not_make_is_refused(tmp_path):
+@pytest.fixture
+def tuned(tmp_path):
+    """An experiment whose trials are on record, and the folder of these."""
     loaded = experiment.load("finetune", quick=True)
-    tuning = experiment.trials(loaded)
+    for number, run in enumerate(experiment.trials(loaded)):
+        accuracy = 0.3 + number % 7 / 10
+        record(tmp_path, run, validation_accuracy=accuracy)
+    return loaded, tmp_path
+
+
+def test_runs_rest_on_the_choice_that_the_trials_make(tuned):
+    loaded, results = tuned
     with pytest.raises(KTransferError, match="not there"):
-        experiment.planned(loaded, tmp_path)
-    chosen = {}
-    for run in tuning:
-        best = {"hyperparameters": dict(run.hyperparameters)}
-        chosen.setdefault(run.target, {}).setdefault(run.method, best)
-    path = tmp_path / tuning[0].experiment / "chosen.json"
-    path.parent.mkdir()
-    path.write_text(json.dumps(chosen))
-    assert experiment.planned(loaded, tmp_path)
-    chosen[tuning[0].target]["scratch"]["hyperparameters"] = {
-        "learning_rate": 7.0
+        experiment.planned(loaded, results)
+    path = experiment.write_choice(experiment.trials(loaded), results)
+    assert experiment.planned(loaded, results)
+    first = experiment.choice(loaded, results)
+    assert len(first) == 64
+    # A choice that lies on the grid, and is not the trials'.
+    chosen = json.loads(path.read_text(encoding="utf-8"))
+    target, of = next(iter(chosen.items()))
+    of["scratch"]["hyperparameters"] = {
+        **of["scratch"]["hyperparameters"],
+        "learning_rate": next(
+            dict(run.hyperparameters)["learning_rate"]
+            for run in experiment.trials(loaded)
+            if run.method == "scratch"
+            and dict(run.hyperparameters) != of["scratch"]["hyperparameters"]
+        ),
     }
-    path.write_text(json.dumps(chosen))
-    with pytest.raises(KTransferError, match="scratch"):
-        experiment.planned(loaded, tmp_path)
+    path.write_text(json.dumps(chosen), encoding="utf-8")
+    with pytest.raises(KTransferError, match="not the choice"):
+        experiment.planned(loaded, results)
+
+
+def test_another_trial_makes_another_choice_and_the_runs_stale(tuned):
+    loaded, results = tuned
+    trial = experiment.trials(loaded)[0]
+    experiment.write_choice(experiment.trials(loaded), results)
+    first = experiment.choice(loaded, results)
+    run = experiment.planned(loaded, results)[0]
+    record(results, run, choice=first)
+    (found,) = runs.collect(results, [run], first)
+    assert not found["stale"] and runs.is_fresh(found, run, first)
+    record(results, trial, validation_accuracy=0.999)
+    with pytest.raises(KTransferError, match="not the choice"):
+        experiment.choice(loaded, results)
+    experiment.write_choice(experiment.trials(loaded), results)
+    second = experiment.choice(loaded, results)
+    assert second != first
+    (found,) = runs.collect(results, [run], second)
+    assert found["stale"] and not runs.is_fresh(found, run, second)
+
+
+def test_an_experiment_without_trials_rests_on_no_choice(tmp_path):
+    loaded = experiment.load("cifar10-mnist")
+    assert experiment.choice(loaded, tmp_path) == ""

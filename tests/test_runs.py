@@ -3,9 +3,11 @@
 import json
 import os
 
+import numpy as np
 import pytest
 
 from ktransfer import runs
+from ktransfer.data import tasks
 from ktransfer.errors import KTransferError
 from ktransfer.runs import Run
 
@@ -173,7 +175,8 @@ def test_a_derived_source_knows_its_base():
 def test_collect_marks_stale_records(tmp_path):
     runs.write(tmp_path, record())
     other = RUN._replace(seed=9)
-    runs.write(tmp_path, record(other, fingerprint=runs.fingerprint(other)))
+    fresh = {"code": runs.code(other), "fingerprint": runs.fingerprint(other)}
+    runs.write(tmp_path, record(other, **fresh))
     found = runs.collect(tmp_path, [RUN, other, RUN._replace(seed=10)])
     assert [(r["seed"], r["stale"]) for r in found] == [(2, True), (9, False)]
 
@@ -184,7 +187,7 @@ def test_collect_fetches_nothing(monkeypatch, tmp_path, capsys):
     run = RUN._replace(target="mnist_7_8_9")
     runs.write(tmp_path, record(run))
     (found,) = runs.collect(tmp_path, [run])
-    assert not found["stale"]
+    assert found["stale"], "a record that does not say its code is stale"
     assert capsys.readouterr().err == ""
     # The code is here, whatever else is not.
     for code, stale in ((runs.code(run), False), ("0" * 64, True)):
@@ -193,25 +196,76 @@ def test_collect_fetches_nothing(monkeypatch, tmp_path, capsys):
         assert found["stale"] == stale
 
 
+VALIDATION = {"evaluation": "validation"}
+
+
 @pytest.mark.parametrize(
-    ("change", "module", "name"),
+    ("change", "other", "module", "name"),
     [
-        ({"evaluation": "validation"}, "data/subsets.py", "validation_split"),
-        ({"evaluation": "validation"}, "measures.py", "accuracy"),
-        ({"evaluation": "information"}, "measures.py", "information"),
-        ({"also": ("digits_inverted",)}, "measures.py", "accuracy"),
-        ({"scores": ("leep",)}, "measures.py", "scores"),
+        ({}, VALIDATION, "execute.py", "evaluate"),
+        (VALIDATION, {}, "execute.py", "_on_held_out"),
+        ({"evaluation": "information"}, {}, "measures.py", "information"),
+        ({"scores": ("leep",)}, {}, "transferability.py", "leep"),
+        ({"scores": ("nce",)}, {"scores": ("leep",)}, "measures.py", "SCORES"),
+        ({"recipe": "label_smoothing"}, {}, "sources.py", "label_smoothing"),
+        ({"backbone": "vgg"}, {}, "backbones.py", "vgg"),
     ],
 )
-def test_what_measures_a_run_is_in_its_fingerprint(
-    monkeypatch, change, module, name
+def test_what_a_run_asks_for_is_in_its_hash(
+    monkeypatch, change, other, module, name
 ):
-    starts = []
-    code = runs.fingerprints.code
+    found = []
+    reached = runs.fingerprints.reached
     monkeypatch.setattr(
-        runs.fingerprints, "code", lambda *s: starts.extend(s) or code(*s)
+        runs.fingerprints,
+        "reached",
+        lambda *s, **c: found.append(reached(*s, **c)) or found[-1],
     )
-    plain = runs.fingerprint(RUN)
-    assert not any(path.name == "measures.py" for path, _ in starts)
-    assert runs.fingerprint(RUN._replace(**change)) != plain
-    assert (runs._PACKAGE / module, name) in starts
+    texts = []
+    for asked in (change, other):
+        runs.fingerprints.forget()
+        runs.code(RUN._replace(**asked))
+        texts.append(found.pop().get((runs._PACKAGE / module, name)))
+    assert texts[0] and texts[0] != texts[1]
+
+
+def test_a_text_may_hold_what_ends_a_line_elsewhere(tmp_path):
+    odd = RUN._replace(hyperparameters=(("block", "a\u2028b\x0cc\x85d"),))
+    runs.write(tmp_path, record(odd))
+    runs.write(tmp_path, record())
+    assert len(runs.read(file_of(tmp_path))) == 2
+
+
+@pytest.fixture
+def own_data(tmp_path, monkeypatch):
+    """A function (name, seed) that writes a data set of the user's own."""
+    monkeypatch.setenv("KTRANSFER_DATA", str(tmp_path))
+
+    def write(name, seed):
+        x = np.random.default_rng(seed).integers(0, 256, (8, 8, 8, 3), "uint8")
+        y = np.arange(8) % 2
+        arrays = {"x_train": x, "y_train": y, "x_test": x, "y_test": y}
+        np.savez(tmp_path / f"{name}.npz", **arrays)
+        for kept in (tasks._problem, tasks._digest, tasks._whole_task):
+            kept.cache_clear()
+        runs.source_fingerprint.cache_clear()
+
+    return write
+
+
+@pytest.mark.parametrize("after", [False, True])
+def test_other_images_of_a_source_move_the_fingerprint(own_data, after):
+    name = "digits_after_mine" if after else "mine"
+    run = RUN._replace(sources=(name,))
+    (pretraining,) = runs.pretrainings(run)
+    own_data("mine", 0)
+    before = runs.fingerprint(run), runs.source_fingerprint(pretraining)
+    own_data("mine", 1)
+    now = runs.fingerprint(run), runs.source_fingerprint(pretraining)
+    assert before[0] != now[0] and before[1] != now[1]
+
+
+def test_the_classes_of_a_task_are_in_its_hash(monkeypatch):
+    before = runs.fingerprint(RUN)
+    monkeypatch.setattr(tasks, "_LABEL_SPACES", {"digits": "others"})
+    assert runs.fingerprint(RUN) != before

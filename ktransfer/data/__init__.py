@@ -10,6 +10,7 @@ from ktransfer.data.subsets import subset, validation_split
 from ktransfer.data.tasks import (
     Task,
     check_name,
+    classes,
     digest,
     load,
     names,
@@ -21,6 +22,7 @@ __all__ = [
     "Split",
     "Task",
     "check_name",
+    "classes",
     "digest",
     "load",
     "names",

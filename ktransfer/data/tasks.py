@@ -154,6 +154,15 @@ def digest(name):
     return _digest(_place(name))
 
 
+def classes(name):
+    """Return what the labels of `name` mean: (`labels`, `label_space`).
+
+    Two tasks of equal arrays differ if only one has the source's classes.
+    """
+    place = _place(name)
+    return _problem(place).labels, _label_space(place)
+
+
 def check_name(name):
     """Check a `name` without reading an image.
 
