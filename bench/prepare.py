@@ -7,9 +7,11 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from ktransfer import backend, data, runs, sources
-from ktransfer.surgery import adapt_input, copy_backbone
-from ktransfer.training import predict
+from ktransfer import data, runs
+from ktransfer.engine import backend
+from ktransfer.engine.training import predict
+from ktransfer.models.surgery import adapt_input, copy_backbone
+from ktransfer.runs import sources
 
 
 def main(folder, steps, starts):

@@ -24,7 +24,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from ktransfer.statistics import paired_interval
+from ktransfer.analysis.intervals import paired_interval
 
 HERE = Path(__file__).resolve().parent
 SOURCE_STEPS = 390

@@ -26,7 +26,8 @@ their schedules over as many.
 
 from typing import NamedTuple
 
-from ktransfer import arms, methods, plots
+from ktransfer import methods, plots
+from ktransfer.analysis import arms
 from ktransfer.runs import Run
 
 

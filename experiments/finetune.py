@@ -20,7 +20,8 @@ one pair of tasks, so they speak of this pair alone.
 import itertools
 from typing import NamedTuple
 
-from ktransfer import arms, methods, plots, statistics
+from ktransfer import methods, plots
+from ktransfer.analysis import arms, intervals
 from ktransfer.runs import Run
 
 
@@ -208,8 +209,8 @@ def _ranks(records, title):
     places = sorted(set.intersection(*map(set, groups.values())))
     seeds = {seed for _, seed in places}
     table = [[groups[label][place] for label in groups] for place in places]
-    half = statistics.critical_difference(len(groups), len(seeds)) / 2
-    ranks = dict(zip(groups, map(float, statistics.mean_ranks(table))))
+    half = intervals.critical_difference(len(groups), len(seeds)) / 2
+    ranks = dict(zip(groups, map(float, intervals.mean_ranks(table))))
     families = {r["method"]: r["family"] for r in records}
     methods_ = {label: label.partition(" ")[0] for label in groups}
     rows = [

@@ -23,7 +23,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ktransfer import arms, plots, statistics
+from ktransfer import plots
+from ktransfer.analysis import arms, intervals
 from ktransfer.plots import Cloud
 from ktransfer.runs import Run
 
@@ -213,7 +214,7 @@ def _rho(groups, said):
     rows = []
     for group in groups:
         for name in SCORES:
-            found = statistics.spearman_interval(
+            found = intervals.spearman_interval(
                 group.scores[name], group.accuracies, group.tasks
             )
             label = f"{group.label} ({len(group.tasks)} of {found.count})"
@@ -239,7 +240,7 @@ def _plane(groups, name, said):
     for group in groups:
         xs, ys = group.scores[name], group.accuracies
         clouds.append(Cloud(group.label, group.label, group.family, xs, ys))
-        rho = statistics.spearman(xs, ys)
+        rho = intervals.spearman(xs, ys)
         remarks.append(f"{group.label} {rho:.2f} ({len(xs)})")
     return plots.plane(
         clouds,
@@ -298,7 +299,7 @@ def _correlations(groups):
         ("trained on true labels", learnt),
         ("of them of one source task", alike),
     ):
-        r = statistics.pearson_interval(
+        r = intervals.pearson_interval(
             [members[0]["source_test_accuracies"][0] for members in chosen],
             [np.mean([arms.accuracy(r) for r in m]) for m in chosen],
         )

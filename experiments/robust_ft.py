@@ -20,7 +20,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ktransfer import arms, methods, plots
+from ktransfer import methods, plots
+from ktransfer.analysis import arms
 from ktransfer.plots import Cloud
 from ktransfer.runs import Run
 

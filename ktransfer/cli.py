@@ -13,18 +13,9 @@ import time
 import traceback
 from pathlib import Path
 
-from ktransfer import (
-    checks,
-    data,
-    execute,
-    experiment,
-    files,
-    methods,
-    refresh,
-    report,
-    runs,
-)
+from ktransfer import data, files, methods, report, runs
 from ktransfer.errors import EXIT_CODES, KTransferError
+from ktransfer.runs import checks, execute, refresh, scripts
 
 
 def main(arguments=None):
@@ -210,7 +201,7 @@ def _list(options):
     lines = {
         "backbones": lambda: sorted(checks.LAYERS),
         "data": data.names,
-        "experiments": experiment.names,
+        "experiments": scripts.names,
         "methods": _method_lines,
     }
     print("\n".join(lines[options.what]()))
@@ -274,12 +265,12 @@ def _run(options):
     loaded = None
     if options.experiment:
         loaded = _loaded(options)
-        tuning = experiment.trials(loaded)
+        tuning = scripts.trials(loaded)
         counts = _carry_out(tuning, options)
         if tuning:
-            experiment.write_choice(tuning, options.results)
-        planned = experiment.planned(loaded, options.results)
-        choice = experiment.choice(loaded, options.results)
+            scripts.write_choice(tuning, options.results)
+        planned = scripts.planned(loaded, options.results)
+        choice = scripts.choice(loaded, options.results)
     else:
         counts, planned, choice = (0, 0, 0), [_single(options)], ""
     more = _carry_out(planned, options, choice)
@@ -305,7 +296,7 @@ def _check_jobs(options):
 
 
 def _loaded(options):
-    return experiment.load(options.experiment, options.quick, options.precision)
+    return scripts.load(options.experiment, options.quick, options.precision)
 
 
 def _carry_out(planned, options, choice=""):
@@ -366,8 +357,8 @@ def _value(text):
 
 def _report(options):
     loaded = _loaded(options)
-    planned = experiment.planned(loaded, options.results)
-    choice = experiment.choice(loaded, options.results)
+    planned = scripts.planned(loaded, options.results)
+    choice = scripts.choice(loaded, options.results)
     records = runs.collect(options.results, planned, choice)
     if len(records) < len(planned) and not options.partial:
         raise KTransferError(
@@ -393,11 +384,11 @@ def _report(options):
 def _refresh(options):
     _check_jobs(options)
     loaded = _loaded(options)
-    tuning = experiment.trials(loaded)
+    tuning = scripts.trials(loaded)
     if not _carried_over("trials", tuning, "", options):
         return EXIT_CODES["E_FAILED_RUNS"]
-    planned = experiment.planned(loaded, options.results)
-    choice = experiment.choice(loaded, options.results)
+    planned = scripts.planned(loaded, options.results)
+    choice = scripts.choice(loaded, options.results)
     if not _carried_over("runs", planned, choice, options):
         return EXIT_CODES["E_FAILED_RUNS"]
     return 0
@@ -481,7 +472,7 @@ def _data(options):
 
 
 def _doctor(options):
-    from ktransfer import backend
+    from ktransfer.engine import backend
 
     backend.pin()
     backend.check_settings()

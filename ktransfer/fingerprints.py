@@ -22,7 +22,8 @@ _PACKAGE = Path(__file__).resolve().parent
 OUTSIDE = (
     *("data/archives.py", "data/digits_8x8.py", "data/draw_glyphs.py"),
     *("data/glyphs.py", "data/own_data.py", "data/shifts.py", "data/tasks.py"),
-    *("errors.py", "files.py", "fingerprints.py", "runs.py"),
+    *("errors.py", "files.py", "fingerprints.py"),
+    *("runs/__init__.py", "runs/records.py", "runs/run.py"),
 )
 # Prefixes of the environment variables that numerical libraries read.
 _FAMILIES = (

@@ -26,10 +26,10 @@ def clear_session():
     if "keras" in sys.modules:
         # Collecting garbage a thousand times would take minutes.
         sys.modules["keras"].utils.clear_session(free_memory=False)
-    if "ktransfer.feature_cache" in sys.modules:
+    if "ktransfer.engine.feature_cache" in sys.modules:
         # What a test patches would live on in them.
-        sys.modules["ktransfer.programs"].forget()
-        sys.modules["ktransfer.feature_cache"].forget()
+        sys.modules["ktransfer.engine.programs"].forget()
+        sys.modules["ktransfer.engine.feature_cache"].forget()
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -40,8 +40,7 @@ def untraced(request):
     and of the runner trace, as users do.
     """
     path = request.path
-    eager = "test_contract.py", "test_tracing.py"
-    if path.parent.name != "methods" and path.name not in eager:
+    if path.parent.name != "methods" and path.name != "test_tracing.py":
         yield
         return
     import tensorflow
@@ -91,8 +90,8 @@ def small_task(name, channels, n=48, num_classes=3, size=12):
 
 def small_source(task, seed=0, normalised=False, steps=0, num_classes=None):
     """Return a `Source` on `task`: a few filters, trained for `steps`."""
-    from ktransfer.surgery import Source, attach_head
-    from ktransfer.training import fit
+    from ktransfer.engine.training import fit
+    from ktransfer.models.surgery import Source, attach_head
 
     model = attach_head(
         small_backbone(task.image_shape, seed, normalised),
@@ -109,7 +108,7 @@ def small_backbone(shape=(12, 12, 3), seed=0, normalised=False, dropout=0.0):
     import keras
     from keras import layers
 
-    from ktransfer.surgery import fresh
+    from ktransfer.models.surgery import fresh
 
     inputs = keras.Input(shape, dtype="uint8", name="images")
     x = layers.Rescaling(1 / 255, name="rescale")(inputs)
@@ -129,7 +128,7 @@ def small_backbone(shape=(12, 12, 3), seed=0, normalised=False, dropout=0.0):
 
 def silenced(model, name=None):
     """Return a copy of `model` with all weights 0, as one that has died."""
-    from ktransfer.surgery import copy, leaves
+    from ktransfer.models.surgery import copy, leaves
 
     dead = copy(model, name)
     for layer in leaves(dead):
@@ -173,7 +172,7 @@ def fitted(monkeypatch):
     """A function module -> list that receives each model its `fit` trains."""
 
     def watch(module):
-        from ktransfer.training import fit
+        from ktransfer.engine.training import fit
 
         models = []
 

@@ -8,9 +8,9 @@ import time
 import numpy as np
 import pytest
 
-from ktransfer import checks, cli
+from ktransfer import cli
 from ktransfer.errors import KTransferError
-from ktransfer.runs import Run
+from ktransfer.runs import Run, checks
 
 BASE = ["run", "--method", "fine_tuning", "--source", "letters"]
 TARGET = ["--target", "digits"]
@@ -161,7 +161,7 @@ def test_no_tensorflow_where_none_is_needed(arguments):
 def test_the_surface_is_lazy():
     program = (
         "import sys, ktransfer; assert 'keras' not in sys.modules\n"
-        "from ktransfer import data, runs, plots, report, statistics, methods\n"
+        "from ktransfer import data, runs, plots, report, analysis, methods\n"
         "assert 'keras' not in sys.modules and ktransfer.load is data.load"
     )
     subprocess.run([sys.executable, "-c", program], check=True)

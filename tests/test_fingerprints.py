@@ -19,7 +19,7 @@ CORE = '''
 """Core."""
 import numpy as np
 from ktransfer import frozen
-from ktransfer.surgery import freeze
+from ktransfer.models.surgery import freeze
 
 LIMIT = 3
 
@@ -88,17 +88,20 @@ def test_what_moves_it(tmp_path, old, new, moves):
 
 
 IMPORTS = {
-    "name": ("from ktransfer.surgery import freeze", "freeze"),
-    "renamed": ("from ktransfer.surgery import freeze as f", "f"),
-    "module": ("from ktransfer import surgery", "surgery.freeze"),
-    "module as": ("import ktransfer.surgery as s", "s.freeze"),
-    "dotted": ("import ktransfer.surgery", "ktransfer.surgery.freeze"),
+    "name": ("from ktransfer.models.surgery import freeze", "freeze"),
+    "renamed": ("from ktransfer.models.surgery import freeze as f", "f"),
+    "module": ("from ktransfer.models import surgery", "surgery.freeze"),
+    "module as": ("import ktransfer.models.surgery as s", "s.freeze"),
+    "dotted": (
+        "import ktransfer.models.surgery",
+        "ktransfer.models.surgery.freeze",
+    ),
     "facade": ("import ktransfer", "ktransfer.freeze"),
-    "facade's module": ("import ktransfer", "ktransfer.surgery.freeze"),
+    "facade's module": ("import ktransfer", "ktransfer.models.surgery.freeze"),
     "facade's name": ("from ktransfer import freeze", "freeze"),
-    "star": ("from ktransfer.surgery import *", "freeze"),
+    "star": ("from ktransfer.models.surgery import *", "freeze"),
     "tried": (
-        "try:\n    from ktransfer.surgery import freeze\n"
+        "try:\n    from ktransfer.models.surgery import freeze\n"
         "except ImportError:\n    raise",
         "freeze",
     ),
@@ -115,14 +118,16 @@ def test_every_form_of_import_is_followed(tmp_path, spoilt, form, inside):
     statement, used = IMPORTS[form]
     if inside and form == "star":
         pytest.skip("Python forbids it")
-    beside = "from ktransfer.surgery import freeze\nhelper = freeze\n"
+    beside = "from ktransfer.models.surgery import freeze\nhelper = freeze\n"
     (tmp_path / "beside.py").write_text(beside, encoding="utf-8")
     text = f"{statement}\n\ndef used(x):\n    return {used}(x)\n"
     if inside:
         lines = [f"    {line}\n" for line in statement.splitlines()]
         text = f"def used(x):\n{''.join(lines)}    return {used}(x)\n"
     before = code_of(tmp_path, text)
-    spoilt("surgery.py", "_set_trainable(what, False)", "print(what, False)")
+    spoilt(
+        "models/surgery.py", "_set_trainable(what, False)", "print(what, False)"
+    )
     assert code_of(tmp_path, text) != before
 
 
@@ -144,9 +149,9 @@ def test_a_name_that_another_package_takes_over_moves_it(tmp_path):
     "text",
     [
         "def other(x): return x\n",
-        "from ktransfer import training\n"
+        "from ktransfer.engine import training\n"
         "def used(x): return training.foresee(x)\n",
-        "from ktransfer.training import foresee\n"
+        "from ktransfer.engine.training import foresee\n"
         "def used(x): return foresee(x)\n",
         "import ktransfer\ndef used(x): return ktransfer.foresee(x)\n",
         "import ktransfer.foresee as f\ndef used(x): return f.see(x)\n",
@@ -183,28 +188,28 @@ def test_a_parameter_hides_a_module_of_its_name(tmp_path):
 
 def test_a_list_hides_a_name_in_itself_alone(tmp_path):
     text = (
-        "from ktransfer.surgery import freeze\n"
+        "from ktransfer.models.surgery import freeze\n"
         "def used(x): return [freeze for freeze in x], freeze\n"
     )
     file = tmp_path / "method.py"
     file.write_text(text, encoding="utf-8")
     found = fingerprints.reached((file, "used"))
-    assert (PACKAGE / "surgery.py", "freeze") in found
+    assert (PACKAGE / "models" / "surgery.py", "freeze") in found
 
 
 PLANTED = {
     "predict returns zeros": (
-        "training.py",
+        "engine/training.py",
         "        return programs.forward(model, images)\n",
         "        return 0 * programs.forward(model, images)\n",
     ),
     "evaluation is kinder": (
-        "execute.py",
+        "runs/execute.py",
         '"test_accuracy": float(right.mean())',
         '"test_accuracy": float(right.mean()) + 0.01',
     ),
     "another start of a Dense layer": (
-        "surgery.py",
+        "models/surgery.py",
         "keras.initializers.GlorotUniform(",
         "keras.initializers.HeUniform(",
     ),
@@ -231,7 +236,7 @@ def test_a_planted_change_makes_every_record_stale(spoilt, planted):
 
 
 def test_a_renamed_evaluation_is_an_error(spoilt):
-    spoilt("execute.py", "def evaluate(", "def evaluated(")
+    spoilt("runs/execute.py", "def evaluate(", "def evaluated(")
     with pytest.raises(KTransferError, match="'evaluate'"):
         runs.code(Run("x", "scratch", "digits", 1, 0))
 

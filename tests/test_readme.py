@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 from conftest import small_source, small_task
 
-from ktransfer import cli, experiment, methods, runs
-from ktransfer.surgery import blocks
+from ktransfer import cli, methods, runs
+from ktransfer.models.surgery import blocks
+from ktransfer.runs import scripts
 
 README = Path(__file__).parents[1] / "README.md"
 
@@ -52,7 +53,7 @@ def test_the_example_is_a_method_when_its_file_is_there(
 def test_the_headline_is_that_of_the_committed_records(text, monkeypatch):
     """Mend it by `make readme`."""
     monkeypatch.chdir(README.parent)
-    script = experiment.load("cifar10-mnist").script
+    script = scripts.load("cifar10-mnist").script
     planned = script.runs()
     records = [
         {**record, "stale": False}

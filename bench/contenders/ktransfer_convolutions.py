@@ -6,8 +6,8 @@ import time
 import keras
 from common import BATCH, EPOCHS, FOLDER, RATE, arrays, report
 
-from ktransfer import training
 from ktransfer.data import Split
+from ktransfer.engine import training
 
 PRECISION = sys.argv[3]
 SEED = int(sys.argv[4])

@@ -9,7 +9,8 @@ import time
 
 from common import FOLDER, UNITS, ended
 
-from ktransfer import execute, runs
+from ktransfer import runs
+from ktransfer.runs import execute
 
 STEPS = 600
 RATE = 1e-3

@@ -9,7 +9,8 @@ os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp()
 
 from common import BATCH, EPOCHS, RATE, arrays, report, source_and_task
 
-from ktransfer import feature_cache, methods, training
+from ktransfer import methods
+from ktransfer.engine import feature_cache, training
 
 
 def main():

@@ -5,7 +5,7 @@ import time
 import numpy as np
 from common import arrays, report
 
-from ktransfer.solvers import softmax_regression
+from ktransfer.measures.solvers import softmax_regression
 
 STRENGTH = 1e-3
 

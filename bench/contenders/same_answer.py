@@ -15,7 +15,8 @@ import keras
 import numpy as np
 from common import BATCH, RATE, UNITS, arrays, source_and_task
 
-from ktransfer import methods, training
+from ktransfer import methods
+from ktransfer.engine import training
 
 FEW = 10
 

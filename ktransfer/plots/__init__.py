@@ -14,13 +14,13 @@ bytes. matplotlib is imported when the first figure is drawn.
 - `words`: numbers and names as text, for tables too.
 """
 
+from ktransfer.analysis.words import format_count, format_seconds
 from ktransfer.plots.captions import remarks
 from ktransfer.plots.forest import forest
 from ktransfer.plots.intervals import Row, intervals
 from ktransfer.plots.labels import accuracy_against, accuracy_against_labels
 from ktransfer.plots.plane import Cloud, plane
 from ktransfer.plots.style import FAMILIES, colour, markers, save
-from ktransfer.plots.words import format_count, format_seconds
 
 __all__ = [
     "FAMILIES",

@@ -2,9 +2,8 @@
 
 import textwrap
 
-from ktransfer import arms
+from ktransfer.analysis import arms, words
 from ktransfer.errors import KTransferError
-from ktransfer.plots import words
 
 LONGEST_LABEL = 38
 

@@ -4,9 +4,9 @@ import math
 from statistics import median
 from typing import NamedTuple
 
-from ktransfer import arms, statistics
+from ktransfer.analysis import arms, intervals, words
 from ktransfer.errors import KTransferError
-from ktransfer.plots import captions, style, words
+from ktransfer.plots import captions, style
 
 _ROW = 0.235
 _TALL = 15
@@ -24,8 +24,8 @@ class _Row(NamedTuple):
     method: str
     family: str
     records: list
-    accuracy: statistics.Interval
-    gain: statistics.Gain | None
+    accuracy: intervals.Interval
+    gain: intervals.Gain | None
 
 
 def forest(
@@ -99,7 +99,7 @@ def _one_budget(records, labels_per_class):
 
 def _rows(records, baseline, budget):
     """Return the measured rows, in order, and the inapplicable arms."""
-    gains = statistics.gain_over(records, baseline)
+    gains = intervals.gain_over(records, baseline)
     rows, excluded = [], {}
     for cell, members in arms.cells(records).items():
         if cell.labels_per_class != budget:
@@ -114,7 +114,7 @@ def _rows(records, baseline, budget):
                 members[0]["method"],
                 members[0]["family"],
                 members,
-                statistics.mean_interval(arms.seed_accuracies(members)),
+                intervals.mean_interval(arms.seed_accuracies(members)),
                 gains.get(cell),
             )
         )

@@ -2,8 +2,9 @@
 
 from typing import NamedTuple
 
+from ktransfer.analysis import words
 from ktransfer.errors import KTransferError
-from ktransfer.plots import style, words
+from ktransfer.plots import style
 
 _ROW = 0.235
 

@@ -5,8 +5,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ktransfer import arms, statistics
-from ktransfer.plots import captions, style, words
+from ktransfer.analysis import arms, intervals, words
+from ktransfer.plots import captions, style
 
 # Drawn thick, and in colour whatever is highlighted.
 _CONTROLS = ("scratch", "random_features")
@@ -19,7 +19,7 @@ class _Point(NamedTuple):
     """One cell on a line: its place, mean, and the runs behind it."""
 
     x: float
-    interval: statistics.Interval
+    interval: intervals.Interval
     accuracies: list
     num_diverged: int
 
@@ -162,7 +162,7 @@ def _point(x, cell):
     ended = [r for r in arms.measured(cell) if not arms.diverged(r)]
     return _Point(
         x,
-        statistics.mean_interval(100.0 * arms.seed_accuracies(cell)),
+        intervals.mean_interval(100.0 * arms.seed_accuracies(cell)),
         [100.0 * arms.accuracy(record) for record in ended],
         sum(map(arms.diverged, cell)),
     )

@@ -14,8 +14,8 @@ from pathlib import Path
 import numpy as np
 
 from ktransfer import files
+from ktransfer.analysis import words
 from ktransfer.errors import KTransferError
-from ktransfer.plots import words
 
 # Okabe and Ito's colours, and two of Tol's in place of yellow and black.
 _HUES = {

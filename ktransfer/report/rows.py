@@ -10,7 +10,7 @@ from statistics import median
 
 import numpy as np
 
-from ktransfer import arms, statistics
+from ktransfer.analysis import arms, intervals
 
 SIGNIFICANCE = 0.05
 COLUMNS = (
@@ -51,8 +51,8 @@ COLUMNS = (
     "environments",
     "reason",
 )
-_NO_GAIN = statistics.Gain(
-    statistics.Interval(math.nan, math.nan, math.nan, 0),
+_NO_GAIN = intervals.Gain(
+    intervals.Interval(math.nan, math.nan, math.nan, 0),
     np.empty(0),
     [],
     math.nan,
@@ -80,11 +80,11 @@ def table(records, baseline="scratch", mix=False):
 
     Raises:
         KTransferError: `E_RECORD` for records that should not meet, and what
-            `statistics.gain_over` raises.
+            `intervals.gain_over` raises.
     """
     environments = arms.require_comparable(records, mix)
     records = arms.ordered(records)
-    gains = statistics.gain_over(records, baseline)
+    gains = intervals.gain_over(records, baseline)
     cells = arms.cells(records)
     baseline = arms.baseline_arm(records, baseline) or baseline
     badges = _badges(cells, gains, baseline)
@@ -133,7 +133,7 @@ def _identity(cell, members):
 
 
 def _numbers(members, gain):
-    accuracy = statistics.mean_interval(arms.seed_accuracies(members))
+    accuracy = intervals.mean_interval(arms.seed_accuracies(members))
     return {
         "n": accuracy.count,
         "accuracy": accuracy.mean,
@@ -167,7 +167,7 @@ def _elsewhere(members):
         for record in arms.measured(members)
         if name
     ]
-    accuracy = statistics.mean_interval(arms.seed_accuracies(found))
+    accuracy = intervals.mean_interval(arms.seed_accuracies(found))
     return {
         "also_target": name,
         "also_accuracy": accuracy.mean,
@@ -205,7 +205,7 @@ def _badges(cells, gains, baseline):
         for cell, members in cells.items()
         if cell in gains and members[0]["method"] not in arms.CONTROLS
     ]
-    adjusted = statistics.holm([gains[cell].p_value for cell in compared])
+    adjusted = intervals.holm([gains[cell].p_value for cell in compared])
     badges = {
         cell: _badge(gains[cell], p_value)
         for cell, p_value in zip(compared, adjusted, strict=True)
@@ -222,10 +222,10 @@ def _badges(cells, gains, baseline):
 
 def _badge(gain, adjusted):
     interval = gain.interval
-    if not statistics.verdict_allowed(interval.count):
+    if not intervals.verdict_allowed(interval.count):
         return "too few seeds"
     if adjusted > SIGNIFICANCE or abs(interval.mean) < gain.detectable:
         return "undecided"
-    if statistics.negative_transfer(interval):
+    if intervals.negative_transfer(interval):
         return "worse"
     return "better" if interval.low > 0.0 else "undecided"

@@ -2,8 +2,7 @@
 
 from statistics import median
 
-from ktransfer import arms, statistics
-from ktransfer.plots import words
+from ktransfer.analysis import arms, intervals, words
 
 _CLAIMS = ("better", "worse", "negative transfer", "undecided")
 
@@ -54,7 +53,7 @@ def headline(rows):
         f"{words.seeds(counts, num_sources, 'x', crossed)}; "
         "95 % t-intervals over seeds, gains paired by seed",
     ]
-    if not statistics.verdict_allowed(most):
+    if not intervals.verdict_allowed(most):
         number = words.count(most, "seed")
         sentences.append(f"smoke run: {number}, no verdict")
     if num_sources == 1:

@@ -9,8 +9,7 @@ import math
 import re
 import textwrap
 
-from ktransfer import arms
-from ktransfer.plots import words
+from ktransfer.analysis import arms, words
 from ktransfer.report import sentences
 from ktransfer.report.rows import COLUMNS
 

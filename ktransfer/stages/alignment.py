@@ -4,15 +4,20 @@ import keras
 import numpy as np
 from keras import layers
 
+from ktransfer.engine.training import check_arguments, predict
 from ktransfer.errors import KTransferError, NotApplicable
-from ktransfer.layers import InferenceMode
-from ktransfer.solvers import softmax_regression
+from ktransfer.measures.solvers import softmax_regression
+from ktransfer.models.layers import InferenceMode
+from ktransfer.models.surgery import (
+    adapt_input,
+    copy_backbone,
+    freeze,
+    head_layer,
+)
 from ktransfer.stages.domains import (
     require_same_classes,
     without_labels,
 )
-from ktransfer.surgery import adapt_input, copy_backbone, freeze, head_layer
-from ktransfer.training import check_arguments, predict
 
 
 def read_domains(target, source):

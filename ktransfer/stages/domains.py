@@ -3,11 +3,11 @@
 import keras
 from keras import layers, ops
 
+from ktransfer.engine.losses import cross_entropy, summed_cross_entropy
+from ktransfer.engine.training import fit, reestimate_statistics
 from ktransfer.errors import NotApplicable
-from ktransfer.layers import GradientReversal
-from ktransfer.losses import cross_entropy, summed_cross_entropy
-from ktransfer.stages.teachers import answers
-from ktransfer.surgery import (
+from ktransfer.models.layers import GradientReversal
+from ktransfer.models.surgery import (
     adapt_input,
     attach_head,
     copy_backbone,
@@ -15,7 +15,7 @@ from ktransfer.surgery import (
     head_layer,
     inline,
 )
-from ktransfer.training import fit, reestimate_statistics
+from ktransfer.stages.teachers import answers
 
 
 def two_domains(target, source, *, seed, from_source=False):

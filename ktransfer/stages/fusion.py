@@ -5,8 +5,13 @@ import numpy as np
 from keras import layers, ops
 
 from ktransfer.errors import NotApplicable
-from ktransfer.layers import InferenceMode
-from ktransfer.surgery import adapt_input, copy_backbone, freeze, head_layer
+from ktransfer.models.layers import InferenceMode
+from ktransfer.models.surgery import (
+    adapt_input,
+    copy_backbone,
+    freeze,
+    head_layer,
+)
 
 
 def require_sources(sources):

@@ -2,12 +2,18 @@
 
 import keras
 
-from ktransfer import backbones
 from ktransfer.data import validation_split
+from ktransfer.engine.training import fit
 from ktransfer.errors import KTransferError, NotApplicable
+from ktransfer.models import backbones
+from ktransfer.models.surgery import (
+    blocks,
+    classifier,
+    copy_backbone,
+    freeze,
+    inline,
+)
 from ktransfer.seeds import stream
-from ktransfer.surgery import blocks, classifier, copy_backbone, freeze, inline
-from ktransfer.training import fit
 
 
 def fitted(target, backbone, *, steps, seed, **training):

@@ -2,9 +2,9 @@
 
 import keras
 
-from ktransfer import backbones
+from ktransfer.models import backbones
+from ktransfer.models.surgery import classifier, copy, copy_backbone, inline
 from ktransfer.seeds import stream
-from ktransfer.surgery import classifier, copy, copy_backbone, inline
 
 
 def first_backbone(source, *, seed, from_source):

@@ -4,11 +4,11 @@ import keras
 import numpy as np
 from keras import layers, ops
 
-from ktransfer.layers import InferenceMode
-from ktransfer.losses import cross_entropy, softened_divergence
+from ktransfer.engine.losses import cross_entropy, softened_divergence
+from ktransfer.engine.training import fit
+from ktransfer.models.layers import InferenceMode
+from ktransfer.models.surgery import adapt_input, copy, freeze
 from ktransfer.stages.heads import tuned
-from ktransfer.surgery import adapt_input, copy, freeze
-from ktransfer.training import fit
 
 
 def answers(source, target):

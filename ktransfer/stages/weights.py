@@ -4,9 +4,10 @@ import keras
 import numpy as np
 from keras import layers, ops
 
+from ktransfer.engine.training import fit, reestimate_statistics
 from ktransfer.errors import NotApplicable
-from ktransfer.layers import InferenceMode
-from ktransfer.surgery import (
+from ktransfer.models.layers import InferenceMode
+from ktransfer.models.surgery import (
     adapt_input,
     classifier,
     combine,
@@ -15,7 +16,6 @@ from ktransfer.surgery import (
     fresh,
     leaves,
 )
-from ktransfer.training import fit, reestimate_statistics
 
 
 def tuned_weights(

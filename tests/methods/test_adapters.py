@@ -6,12 +6,12 @@ import pytest
 from conftest import small_source, small_task, weights_of
 from keras import layers
 
-from ktransfer import backbones
 from ktransfer.errors import NotApplicable
 from ktransfer.methods.feature import linear_probe
 from ktransfer.methods.finetuning.adapters import transfer
-from ktransfer.surgery import Source, attach_head, blocks, cut, leaves
-from ktransfer.surgery import trainable_count as count
+from ktransfer.models import backbones
+from ktransfer.models.surgery import Source, attach_head, blocks, cut, leaves
+from ktransfer.models.surgery import trainable_count as count
 
 OPTIONS = {"seed": 1, "batch_size": 16}
 HEAD = 8 * 3 + 3

@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 from conftest import small_backbone, small_task, worlds
 
+from ktransfer.engine.training import ledger, predict
 from ktransfer.errors import NotApplicable
 from ktransfer.methods.domain import source_only
 from ktransfer.methods.domain.adaptive_batch_normalization import transfer
-from ktransfer.surgery import Source, attach_head, cut, leaves
-from ktransfer.training import ledger, predict
+from ktransfer.models.surgery import Source, attach_head, cut, leaves
 
 OPTIONS = {"steps": 3, "seed": 1, "batch_size": 16}
 

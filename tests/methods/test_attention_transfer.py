@@ -4,13 +4,14 @@ import numpy as np
 import pytest
 from conftest import small_source, small_task, weights_of
 
-from ktransfer import backbones, losses, training
+from ktransfer.engine import losses, training
 from ktransfer.errors import NotApplicable
 from ktransfer.methods.baselines import scratch
 from ktransfer.methods.knowledge import attention_transfer
 from ktransfer.methods.knowledge.attention_transfer import transfer
+from ktransfer.models import backbones
+from ktransfer.models.surgery import Source, attach_head
 from ktransfer.stages import heads, teachers
-from ktransfer.surgery import Source, attach_head
 
 
 @pytest.fixture(scope="module")

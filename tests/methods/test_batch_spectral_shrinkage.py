@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from conftest import weights_of, worlds
 
-from ktransfer import backend
+from ktransfer.engine import backend
 from ktransfer.errors import Diverged
 from ktransfer.methods.finetuning import batch_spectral_shrinkage as bss
 from ktransfer.methods.finetuning.batch_spectral_shrinkage import (
@@ -13,7 +13,7 @@ from ktransfer.methods.finetuning.batch_spectral_shrinkage import (
     transfer,
 )
 from ktransfer.methods.parameter import fine_tuning
-from ktransfer.surgery import cut
+from ktransfer.models.surgery import cut
 
 
 @pytest.fixture

@@ -5,10 +5,16 @@ import pytest
 from conftest import small_backbone, small_task, worlds
 from keras import layers
 
-from ktransfer import training
+from ktransfer.engine import training
 from ktransfer.errors import NotApplicable
 from ktransfer.methods.finetuning.bias_tuning import transfer
-from ktransfer.surgery import Source, attach_head, copy, cut, trainable_count
+from ktransfer.models.surgery import (
+    Source,
+    attach_head,
+    copy,
+    cut,
+    trainable_count,
+)
 
 OPTIONS = {"steps": 3, "seed": 5, "batch_size": 16}
 HEAD = 8 * 3 + 3

@@ -6,15 +6,15 @@ import pytest
 from conftest import domains, state, weights_of
 from keras import ops
 
-from ktransfer import backend, training
+from ktransfer.engine import backend, training
+from ktransfer.engine.losses import cross_entropy
+from ktransfer.engine.training import epoch_order
 from ktransfer.errors import KTransferError
-from ktransfer.losses import cross_entropy
 from ktransfer.methods.domain import classifier_discrepancy, source_only
 from ktransfer.methods.domain.classifier_discrepancy import (
     _discrepancy,
     transfer,
 )
-from ktransfer.training import epoch_order
 
 OPTIONS = {"seed": 0, "batch_size": 8, "from_source": True}
 

@@ -12,8 +12,9 @@ from conftest import (
 )
 from keras import layers
 
-from ktransfer import training
+from ktransfer.engine import training
 from ktransfer.errors import NotApplicable
+from ktransfer.measures.transferability import label_map
 from ktransfer.methods.finetuning import co_tuning
 from ktransfer.methods.finetuning.co_tuning import (
     _relationship,
@@ -22,8 +23,7 @@ from ktransfer.methods.finetuning.co_tuning import (
     transfer,
 )
 from ktransfer.methods.parameter import fine_tuning
-from ktransfer.surgery import Source, adapt_input
-from ktransfer.transferability import label_map
+from ktransfer.models.surgery import Source, adapt_input
 
 OPTIONS = {"steps": 3, "seed": 2, "batch_size": 16}
 

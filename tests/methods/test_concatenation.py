@@ -8,7 +8,7 @@ from conftest import worlds
 from ktransfer.errors import NotApplicable
 from ktransfer.methods.feature import linear_probe
 from ktransfer.methods.fusion.concatenation import transfer
-from ktransfer.surgery import adapt_input, copy_backbone, trainable_count
+from ktransfer.models.surgery import adapt_input, copy_backbone, trainable_count
 
 
 @pytest.fixture

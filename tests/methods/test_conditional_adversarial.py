@@ -5,8 +5,8 @@ import pytest
 from conftest import domains, state, weights_of
 from keras import ops
 
-from ktransfer import backend
-from ktransfer.losses import cross_entropy
+from ktransfer.engine import backend
+from ktransfer.engine.losses import cross_entropy
 from ktransfer.methods.domain import conditional_adversarial, source_only
 from ktransfer.methods.domain.conditional_adversarial import _joint, transfer
 

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 from conftest import small_source, small_task
 
-from ktransfer import backbones
 from ktransfer.errors import NotApplicable
 from ktransfer.methods.feature.convolution_layers import transfer
-from ktransfer.surgery import (
+from ktransfer.models import backbones
+from ktransfer.models.surgery import (
     Source,
     adapt_input,
     attach_head,

@@ -7,10 +7,10 @@ from conftest import small_source, small_task
 from keras import layers
 
 from ktransfer.errors import NotApplicable
-from ktransfer.layers import CrossStitch
 from ktransfer.methods.multitask import cross_stitch, soft_sharing
 from ktransfer.methods.parameter import fine_tuning
-from ktransfer.surgery import Source, attach_head, inline, leaves
+from ktransfer.models.layers import CrossStitch
+from ktransfer.models.surgery import Source, attach_head, inline, leaves
 
 OPTIONS = {"seed": 3, "batch_size": 16, "from_source": True}
 

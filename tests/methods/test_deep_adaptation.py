@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 from conftest import domains, state
 
-from ktransfer import backend
-from ktransfer.losses import kernel_distance
+from ktransfer.engine import backend
+from ktransfer.engine.losses import kernel_distance
 from ktransfer.methods.domain import deep_adaptation, source_only
 from ktransfer.methods.domain.deep_adaptation import transfer
 

@@ -5,7 +5,7 @@ import pytest
 from conftest import small_source, small_task
 
 from ktransfer.methods.structure.deep_transfer_network import transfer
-from ktransfer.surgery import adapt_input, cut, trainable_count
+from ktransfer.models.surgery import adapt_input, cut, trainable_count
 
 
 @pytest.fixture(scope="module")

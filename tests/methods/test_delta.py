@@ -4,12 +4,14 @@ import numpy as np
 import pytest
 from conftest import small_source, small_task, weights_of
 
-from ktransfer import backbones, measures, training
+from ktransfer.engine import training
+from ktransfer.engine.training import predict
+from ktransfer.measures import evaluation
 from ktransfer.methods.finetuning import delta
 from ktransfer.methods.finetuning.delta import transfer
 from ktransfer.methods.parameter import fine_tuning
-from ktransfer.stages import heads
-from ktransfer.surgery import (
+from ktransfer.models import backbones
+from ktransfer.models.surgery import (
     Source,
     attach_head,
     copy,
@@ -17,7 +19,7 @@ from ktransfer.surgery import (
     inline,
     leaves,
 )
-from ktransfer.training import predict
+from ktransfer.stages import heads
 
 OPTIONS = {"seed": 1, "batch_size": 16}
 BLOCKS = ["block1", "block2", "block3"]
@@ -177,7 +179,7 @@ def test_no_more_images_are_read_than_the_bound(world, probe, monkeypatch):
         return predict(model, images)
 
     monkeypatch.setattr(delta, "predict", counting)
-    monkeypatch.setattr(measures, "predict", counting)
+    monkeypatch.setattr(evaluation, "predict", counting)
     delta._importance(probe, target, 1, 7, 5.0)
     # As often as there are masks read at once.
     assert min(counts) == 7 and {count % 7 for count in counts} == {0}
@@ -189,7 +191,7 @@ def test_no_more_images_are_read_than_the_bound(world, probe, monkeypatch):
 def test_masks_read_at_once_are_masks_read_in_turn(world, probe, monkeypatch):
     target, _ = world
     together = delta._importance(probe, target, 1, 1000, 5.0)
-    monkeypatch.setattr(measures, "_ROWS", 1)
+    monkeypatch.setattr(evaluation, "_ROWS", 1)
     alone = delta._importance(probe, target, 1, 1000, 5.0)
     assert [[*map(float, a)] for a in together] == [
         [*map(float, a)] for a in alone

@@ -6,7 +6,7 @@ from conftest import small_backbone, small_source, small_task, weights_of
 
 from ktransfer.errors import NotApplicable
 from ktransfer.methods.feature.dense_layers import transfer
-from ktransfer.surgery import (
+from ktransfer.models.surgery import (
     Source,
     adapt_input,
     attach_head,

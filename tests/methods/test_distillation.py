@@ -5,13 +5,13 @@ import pytest
 import tensorflow as tf
 from conftest import small_backbone, small_source, small_task, weights_of
 
-from ktransfer import training
-from ktransfer.layers import InferenceMode
-from ktransfer.losses import softened_divergence
+from ktransfer.engine import training
+from ktransfer.engine.losses import softened_divergence
 from ktransfer.methods.baselines import scratch
 from ktransfer.methods.knowledge.distillation import transfer
+from ktransfer.models.layers import InferenceMode
+from ktransfer.models.surgery import attach_head, blocks, copy, freeze
 from ktransfer.stages import heads, teachers
-from ktransfer.surgery import attach_head, blocks, copy, freeze
 
 
 @pytest.fixture(scope="module")

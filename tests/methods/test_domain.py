@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from conftest import domains, state, worlds
 
-from ktransfer import methods, training
+from ktransfer import methods
+from ktransfer.engine import training
 from ktransfer.errors import NotApplicable
 
 NAMES = [name for name, family in methods.names().items() if family == "domain"]

@@ -6,12 +6,12 @@ import pytest
 from conftest import domains, state, weights_of
 from keras import ops
 
-from ktransfer import backend
-from ktransfer.layers import GradientReversal
-from ktransfer.losses import cross_entropy
+from ktransfer.engine import backend
+from ktransfer.engine.losses import cross_entropy
 from ktransfer.methods.domain import domain_adversarial, source_only
 from ktransfer.methods.domain.domain_adversarial import transfer
-from ktransfer.surgery import trainable_count
+from ktransfer.models.layers import GradientReversal
+from ktransfer.models.surgery import trainable_count
 
 OPTIONS = {"steps": 3, "seed": 0, "batch_size": 8, "from_source": True}
 

@@ -5,13 +5,13 @@ import numpy as np
 import pytest
 from conftest import small_source, small_task, weights_of, worlds
 
-from ktransfer.fisher import diagonal_fisher
-from ktransfer.losses import cross_entropy
+from ktransfer.engine.losses import cross_entropy
+from ktransfer.measures.fisher import diagonal_fisher
 from ktransfer.methods.finetuning import elastic_weight_consolidation as ewc
 from ktransfer.methods.finetuning import l2_sp
 from ktransfer.methods.finetuning.elastic_weight_consolidation import transfer
 from ktransfer.methods.parameter import fine_tuning
-from ktransfer.surgery import copy, cut
+from ktransfer.models.surgery import copy, cut
 
 OPTIONS = {"steps": 3, "seed": 2, "batch_size": 16}
 

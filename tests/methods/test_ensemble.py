@@ -5,8 +5,8 @@ import pytest
 from conftest import worlds
 from keras import ops
 
-from ktransfer import training
 from ktransfer.data import Split
+from ktransfer.engine import training
 from ktransfer.errors import KTransferError, NotApplicable
 from ktransfer.methods.fusion import ensemble
 from ktransfer.methods.fusion.ensemble import _most_likely, transfer

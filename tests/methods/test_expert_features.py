@@ -7,9 +7,9 @@ from conftest import worlds
 
 from ktransfer.data import Split
 from ktransfer.errors import KTransferError
-from ktransfer.handmade import ExpertFeatures
 from ktransfer.methods.feature import linear_probe
 from ktransfer.methods.fusion.expert_features import transfer
+from ktransfer.models.handmade import ExpertFeatures
 
 NAMES = ("gradients", "moments", "symmetry", "holes")
 

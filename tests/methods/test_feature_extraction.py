@@ -6,7 +6,7 @@ from conftest import small_source, small_task
 
 from ktransfer.errors import KTransferError
 from ktransfer.methods.feature.feature_extraction import transfer
-from ktransfer.surgery import adapt_input, cut, leaves, trainable_count
+from ktransfer.models.surgery import adapt_input, cut, leaves, trainable_count
 
 
 @pytest.fixture

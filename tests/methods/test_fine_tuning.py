@@ -5,16 +5,16 @@ import numpy as np
 import pytest
 from conftest import small_source, small_task
 
-from ktransfer.losses import cross_entropy
+from ktransfer.engine.losses import cross_entropy
+from ktransfer.engine.training import epoch_order
 from ktransfer.methods.parameter.fine_tuning import transfer
-from ktransfer.surgery import (
+from ktransfer.models.surgery import (
     adapt_input,
     copy_backbone,
     cut,
     leaves,
     trainable_count,
 )
-from ktransfer.training import epoch_order
 
 
 @pytest.fixture

@@ -8,12 +8,12 @@ import pytest
 from conftest import worlds
 from keras import ops
 
-from ktransfer import backbones
 from ktransfer.errors import NotApplicable
-from ktransfer.fisher import diagonal_fisher
+from ktransfer.measures.fisher import diagonal_fisher
 from ktransfer.methods.fusion import fisher_merging
 from ktransfer.methods.fusion.fisher_merging import _weighted_mean, transfer
-from ktransfer.surgery import (
+from ktransfer.models import backbones
+from ktransfer.models.surgery import (
     Source,
     attach_head,
     copy,

@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 from conftest import small_backbone, small_source, small_task, weights_of
 
-from ktransfer import backbones, training
+from ktransfer.engine import training
 from ktransfer.errors import KTransferError, NotApplicable
 from ktransfer.methods.knowledge import distillation, fitnets
 from ktransfer.methods.knowledge.fitnets import transfer
-from ktransfer.stages import heads
-from ktransfer.surgery import (
+from ktransfer.models import backbones
+from ktransfer.models.surgery import (
     Source,
     attach_head,
     blocks,
@@ -17,6 +17,7 @@ from ktransfer.surgery import (
     cut,
     freeze,
 )
+from ktransfer.stages import heads
 
 
 @pytest.fixture(scope="module")

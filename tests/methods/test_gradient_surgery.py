@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 from conftest import small_source, small_task
 
-from ktransfer import backend, training
-from ktransfer.losses import cross_entropy
+from ktransfer.engine import backend, training
+from ktransfer.engine.losses import cross_entropy
 from ktransfer.methods.multitask import gradient_surgery, hard_sharing
 from ktransfer.stages.streams import first_backbone, two_streams
 

@@ -3,12 +3,12 @@
 import pytest
 from conftest import worlds
 
-from ktransfer import training
+from ktransfer.engine import training
 from ktransfer.errors import NotApplicable
 from ktransfer.methods.finetuning import gradual_unfreezing
 from ktransfer.methods.finetuning.gradual_unfreezing import transfer
 from ktransfer.methods.parameter import fine_tuning
-from ktransfer.surgery import blocks, trainable_count
+from ktransfer.models.surgery import blocks, trainable_count
 
 OPTIONS = {"steps": 8, "seed": 5, "batch_size": 16}
 # The head is a block of its own, named after its layer.

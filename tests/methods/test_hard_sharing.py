@@ -5,12 +5,12 @@ import numpy as np
 import pytest
 from conftest import small_source, small_task, weights_of
 
-from ktransfer import training
+from ktransfer.engine import training
 from ktransfer.methods.baselines import scratch
 from ktransfer.methods.multitask.hard_sharing import transfer
 from ktransfer.methods.parameter import fine_tuning
+from ktransfer.models.surgery import Source, leaves
 from ktransfer.stages.streams import first_backbone, two_streams
-from ktransfer.surgery import Source, leaves
 
 
 @pytest.fixture(scope="module")

@@ -6,11 +6,17 @@ import pytest
 from conftest import small_source, small_task
 from keras import layers
 
+from ktransfer.engine.training import predict
 from ktransfer.errors import KTransferError
 from ktransfer.methods.feature.hypercolumn import transfer
+from ktransfer.models.surgery import (
+    adapt_input,
+    copy,
+    cut,
+    inline,
+    trainable_count,
+)
 from ktransfer.stages.heads import probed
-from ktransfer.surgery import adapt_input, copy, cut, inline, trainable_count
-from ktransfer.training import predict
 
 
 @pytest.fixture(scope="module")

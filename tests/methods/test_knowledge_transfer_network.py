@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 from conftest import small_source, small_task, weights_of
 
+from ktransfer.engine.training import predict
 from ktransfer.errors import KTransferError, NotApplicable
 from ktransfer.methods.knowledge.knowledge_transfer_network import transfer
 from ktransfer.methods.structure import structure_transfer
-from ktransfer.surgery import copy_backbone, trainable_count
-from ktransfer.training import predict
+from ktransfer.models.surgery import copy_backbone, trainable_count
 
 OPTIONS = {"steps": 3, "seed": 1, "batch_size": 8}
 

@@ -5,13 +5,13 @@ import numpy as np
 import pytest
 from conftest import weights_of, worlds
 
-from ktransfer import backend
-from ktransfer.losses import cross_entropy
+from ktransfer.engine import backend
+from ktransfer.engine.losses import cross_entropy
+from ktransfer.measures.similarity import weight_distance
 from ktransfer.methods.finetuning import l2_sp
 from ktransfer.methods.finetuning.l2_sp import transfer
 from ktransfer.methods.parameter import fine_tuning
-from ktransfer.similarity import weight_distance
-from ktransfer.surgery import cut
+from ktransfer.models.surgery import cut
 
 
 @pytest.fixture

@@ -6,10 +6,10 @@ import pytest
 from conftest import small_source, small_task
 from keras import layers
 
+from ktransfer.engine.training import ledger, predict
+from ktransfer.measures.transferability import label_map, leep
 from ktransfer.methods.structure.label_mapping import transfer
-from ktransfer.surgery import Source, adapt_input, trainable_count
-from ktransfer.training import ledger, predict
-from ktransfer.transferability import label_map, leep
+from ktransfer.models.surgery import Source, adapt_input, trainable_count
 
 
 def probabilities_of(source, target):

@@ -10,11 +10,11 @@ from conftest import (
     worlds,
 )
 
-from ktransfer import training
+from ktransfer.engine import training
 from ktransfer.methods.finetuning import learning_without_forgetting as lwf
 from ktransfer.methods.finetuning.learning_without_forgetting import transfer
 from ktransfer.methods.parameter import fine_tuning
-from ktransfer.surgery import Source, adapt_input, attach_head, copy
+from ktransfer.models.surgery import Source, adapt_input, attach_head, copy
 
 OPTIONS = {"steps": 3, "seed": 2, "batch_size": 16}
 

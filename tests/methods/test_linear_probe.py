@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 from conftest import silenced, small_source, small_task, weights_of
 
+from ktransfer.engine.training import predict
 from ktransfer.errors import KTransferError, NotApplicable
 from ktransfer.methods.feature import feature_extraction
 from ktransfer.methods.feature.linear_probe import transfer
-from ktransfer.surgery import cut, trainable_count
-from ktransfer.training import predict
+from ktransfer.models.surgery import cut, trainable_count
 
 
 @pytest.fixture(scope="module")

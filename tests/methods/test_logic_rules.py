@@ -4,13 +4,13 @@ import numpy as np
 import pytest
 from conftest import small_source, small_task, weights_of
 
-from ktransfer import rules
+from ktransfer.engine.training import predict
 from ktransfer.errors import KTransferError
 from ktransfer.methods.baselines import scratch
 from ktransfer.methods.knowledge import logic_rules
 from ktransfer.methods.knowledge.logic_rules import transfer
+from ktransfer.stages import rules
 from ktransfer.stages.heads import small_network
-from ktransfer.training import predict
 
 OPTIONS = {"steps": 3, "seed": 1, "batch_size": 8}
 

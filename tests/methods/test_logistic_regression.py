@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 from conftest import small_task
 
-from ktransfer.losses import cross_entropy
+from ktransfer.engine.losses import cross_entropy
+from ktransfer.engine.training import predict
 from ktransfer.methods.baselines.logistic_regression import transfer
-from ktransfer.surgery import trainable_count
-from ktransfer.training import predict
+from ktransfer.models.surgery import trainable_count
 
 
 def objective(model, task, strength):

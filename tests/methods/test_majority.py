@@ -4,8 +4,8 @@ import numpy as np
 from conftest import small_task
 
 from ktransfer.data import Split
+from ktransfer.engine.training import predict
 from ktransfer.methods.baselines.majority import transfer
-from ktransfer.training import predict
 
 
 def test_logits_are_the_frequencies_of_the_labels():

@@ -3,9 +3,9 @@
 import numpy as np
 from conftest import small_task
 
-from ktransfer import backbones
 from ktransfer.methods.structure.mean_variance import transfer
-from ktransfer.surgery import Source, attach_head, cut, trainable_count
+from ktransfer.models import backbones
+from ktransfer.models.surgery import Source, attach_head, cut, trainable_count
 
 
 def vgg_source():

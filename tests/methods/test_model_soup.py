@@ -4,14 +4,14 @@ import numpy as np
 import pytest
 from conftest import worlds
 
-from ktransfer import training
 from ktransfer.data import Split
+from ktransfer.engine import training
+from ktransfer.engine.training import predict
 from ktransfer.errors import NotApplicable
 from ktransfer.methods.parameter import fine_tuning, model_soup
 from ktransfer.methods.parameter.model_soup import transfer
+from ktransfer.models.surgery import assign, leaves
 from ktransfer.stages.heads import held_out
-from ktransfer.surgery import assign, leaves
-from ktransfer.training import predict
 
 
 @pytest.fixture

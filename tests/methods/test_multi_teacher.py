@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 from conftest import small_source, small_task, weights_of
 
+from ktransfer.engine.training import predict
 from ktransfer.errors import KTransferError, NotApplicable
 from ktransfer.methods.knowledge import distillation, multi_teacher
 from ktransfer.methods.knowledge.multi_teacher import transfer
+from ktransfer.models.surgery import freeze
 from ktransfer.stages import fusion, heads, teachers
-from ktransfer.surgery import freeze
-from ktransfer.training import predict
 
 OPTIONS = {"steps": 2, "seed": 1, "batch_size": 8}
 

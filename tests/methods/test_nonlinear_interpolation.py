@@ -7,7 +7,7 @@ from conftest import worlds
 from ktransfer.errors import KTransferError
 from ktransfer.methods.parameter import interpolation
 from ktransfer.methods.parameter.nonlinear_interpolation import transfer
-from ktransfer.surgery import blocks, copy_backbone, fresh, leaves
+from ktransfer.models.surgery import blocks, copy_backbone, fresh, leaves
 
 
 @pytest.fixture

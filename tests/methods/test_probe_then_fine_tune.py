@@ -3,15 +3,15 @@
 import pytest
 from conftest import worlds
 
-from ktransfer import training
+from ktransfer.engine import training
 from ktransfer.errors import KTransferError
 from ktransfer.methods.feature import linear_probe
 from ktransfer.methods.finetuning import probe_then_fine_tune
 from ktransfer.methods.finetuning.probe_then_fine_tune import transfer
 from ktransfer.methods.parameter import fine_tuning, wise_ft
+from ktransfer.models.surgery import trainable_count
 from ktransfer.seeds import stream
 from ktransfer.stages import heads
-from ktransfer.surgery import trainable_count
 
 OPTIONS = {"steps": 4, "seed": 5, "batch_size": 16}
 

@@ -4,7 +4,7 @@ from conftest import small_source, small_task
 
 from ktransfer.methods.baselines.random_features import transfer
 from ktransfer.methods.feature import feature_extraction
-from ktransfer.surgery import (
+from ktransfer.models.surgery import (
     Source,
     attach_head,
     blocks,

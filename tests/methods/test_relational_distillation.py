@@ -7,7 +7,7 @@ import pytest
 import tensorflow as tf
 from conftest import small_source, small_task, weights_of
 
-from ktransfer import losses, training
+from ktransfer.engine import losses, training
 from ktransfer.methods.baselines import scratch
 from ktransfer.methods.knowledge import relational_distillation as rkd
 from ktransfer.methods.knowledge.relational_distillation import transfer

@@ -2,9 +2,9 @@
 
 from conftest import small_task, weights_of
 
-from ktransfer import backbones
 from ktransfer.methods.baselines.scratch import transfer
-from ktransfer.surgery import classifier, trainable_count
+from ktransfer.models import backbones
+from ktransfer.models.surgery import classifier, trainable_count
 
 
 def test_it_starts_from_the_default_network_and_moves_all_of_it():

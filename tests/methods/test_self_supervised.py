@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from conftest import small_task, weights_of
 
-from ktransfer import training
 from ktransfer.data import Split
+from ktransfer.engine import training
 from ktransfer.errors import NotApplicable
 from ktransfer.methods.baselines import scratch, self_supervised
 from ktransfer.methods.baselines.self_supervised import transfer

@@ -5,9 +5,9 @@ import pytest
 import tensorflow as tf
 from conftest import small_source, small_task, weights_of
 
-from ktransfer import training
+from ktransfer.engine import training
+from ktransfer.engine.losses import cross_entropy
 from ktransfer.errors import KTransferError
-from ktransfer.losses import cross_entropy
 from ktransfer.methods.knowledge import semantic_loss
 from ktransfer.methods.knowledge.semantic_loss import transfer
 from ktransfer.methods.parameter import fine_tuning

@@ -7,7 +7,7 @@ from conftest import worlds
 from ktransfer.methods.parameter import fine_tuning, interpolation
 from ktransfer.methods.parameter.shrink_and_perturb import transfer
 from ktransfer.methods.structure import structure_transfer
-from ktransfer.surgery import copy_backbone, cut, fresh
+from ktransfer.models.surgery import copy_backbone, cut, fresh
 
 
 def bytes_of(model):

@@ -5,12 +5,12 @@ import numpy as np
 import pytest
 from conftest import small_source, small_task
 
-from ktransfer.losses import summed_cross_entropy
+from ktransfer.engine.losses import summed_cross_entropy
+from ktransfer.engine.training import fit
 from ktransfer.methods.multitask import soft_sharing
 from ktransfer.methods.parameter import fine_tuning
+from ktransfer.models.surgery import cut
 from ktransfer.stages.streams import first_backbone, two_streams
-from ktransfer.surgery import cut
-from ktransfer.training import fit
 
 TOWERS = ("target_network", "source_network")
 

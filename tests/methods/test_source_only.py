@@ -5,10 +5,11 @@ import numpy as np
 import pytest
 from conftest import domains, state
 
-from ktransfer import backend, surgery
-from ktransfer.losses import cross_entropy
+from ktransfer.engine import backend
+from ktransfer.engine.losses import cross_entropy
 from ktransfer.methods.domain.source_only import transfer
-from ktransfer.surgery import blocks, copy_backbone
+from ktransfer.models import surgery
+from ktransfer.models.surgery import blocks, copy_backbone
 
 OPTIONS = {"steps": 3, "seed": 0, "batch_size": 8}
 

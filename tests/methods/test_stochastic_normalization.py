@@ -11,13 +11,13 @@ from conftest import (
 )
 from keras import layers
 
-from ktransfer import training
+from ktransfer.engine import training
 from ktransfer.errors import NotApplicable
-from ktransfer.layers import StochasticNormalization
 from ktransfer.methods.finetuning import stochastic_normalization
 from ktransfer.methods.finetuning.stochastic_normalization import transfer
 from ktransfer.methods.parameter import fine_tuning
-from ktransfer.surgery import leaves
+from ktransfer.models.layers import StochasticNormalization
+from ktransfer.models.surgery import leaves
 
 OPTIONS = {"seed": 1, "batch_size": 16}
 

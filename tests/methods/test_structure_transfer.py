@@ -3,10 +3,16 @@
 import keras
 from conftest import small_source, small_task, weights_of
 
-from ktransfer import backbones
 from ktransfer.methods.baselines import scratch
 from ktransfer.methods.structure.structure_transfer import transfer
-from ktransfer.surgery import Source, attach_head, cut, leaves, trainable_count
+from ktransfer.models import backbones
+from ktransfer.models.surgery import (
+    Source,
+    attach_head,
+    cut,
+    leaves,
+    trainable_count,
+)
 
 
 def test_the_layers_are_the_sources_and_the_weights_are_not():

@@ -5,17 +5,17 @@ import numpy as np
 import pytest
 from conftest import small_backbone, small_source, small_task, weights_of
 
+from ktransfer.engine.training import predict
 from ktransfer.errors import KTransferError, NotApplicable
 from ktransfer.methods.domain.subspace_alignment import _axes, transfer
-from ktransfer.stages import alignment
-from ktransfer.surgery import (
+from ktransfer.models.surgery import (
     Source,
     adapt_input,
     attach_head,
     copy_backbone,
     trainable_count,
 )
-from ktransfer.training import predict
+from ktransfer.stages import alignment
 
 
 @pytest.fixture(scope="module")

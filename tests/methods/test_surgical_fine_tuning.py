@@ -5,12 +5,17 @@ import pytest
 from conftest import worlds
 from keras import layers
 
-from ktransfer import training
+from ktransfer.engine import training
 from ktransfer.errors import KTransferError, NotApplicable
 from ktransfer.methods.feature import linear_probe
 from ktransfer.methods.finetuning.surgical_fine_tuning import transfer
 from ktransfer.methods.parameter import fine_tuning
-from ktransfer.surgery import Source, attach_head, blocks, trainable_count
+from ktransfer.models.surgery import (
+    Source,
+    attach_head,
+    blocks,
+    trainable_count,
+)
 
 OPTIONS = {"steps": 3, "seed": 5, "batch_size": 16}
 

@@ -4,11 +4,11 @@ import keras
 import numpy as np
 from conftest import domains, state
 
-from ktransfer import backend
-from ktransfer.losses import cross_entropy
+from ktransfer.engine import backend
+from ktransfer.engine.losses import cross_entropy
 from ktransfer.methods.domain import source_only
 from ktransfer.methods.domain.target_oracle import transfer
-from ktransfer.surgery import Source
+from ktransfer.models.surgery import Source
 
 
 def test_one_step_is_the_gradient_on_all_of_the_target():

@@ -4,13 +4,19 @@ import numpy as np
 import pytest
 from conftest import small_task, worlds
 
-from ktransfer import backbones
 from ktransfer.data import Split
 from ktransfer.errors import NotApplicable
 from ktransfer.methods.fusion import task_arithmetic
 from ktransfer.methods.fusion.task_arithmetic import transfer
 from ktransfer.methods.parameter import fine_tuning
-from ktransfer.surgery import Source, attach_head, copy_backbone, cut, leaves
+from ktransfer.models import backbones
+from ktransfer.models.surgery import (
+    Source,
+    attach_head,
+    copy_backbone,
+    cut,
+    leaves,
+)
 
 START = {"steps": 0, "seed": 5}
 

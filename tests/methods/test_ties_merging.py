@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 from conftest import worlds
 
-from ktransfer import backbones
 from ktransfer.errors import NotApplicable
 from ktransfer.methods.fusion import task_arithmetic
 from ktransfer.methods.fusion.ties_merging import _elected_mean, transfer
-from ktransfer.surgery import (
+from ktransfer.models import backbones
+from ktransfer.models.surgery import (
     Source,
     attach_head,
     copy_backbone,

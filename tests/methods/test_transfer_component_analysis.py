@@ -7,16 +7,16 @@ import scipy.linalg
 from conftest import small_source, small_task, weights_of
 from scipy.spatial.distance import cdist, pdist
 
+from ktransfer.engine.training import predict
 from ktransfer.errors import KTransferError, NotApplicable
-from ktransfer.layers import KernelComponents
 from ktransfer.methods.domain import transfer_component_analysis
 from ktransfer.methods.domain.transfer_component_analysis import (
     _components,
     _squares,
     transfer,
 )
-from ktransfer.surgery import adapt_input, copy_backbone, trainable_count
-from ktransfer.training import predict
+from ktransfer.models.layers import KernelComponents
+from ktransfer.models.surgery import adapt_input, copy_backbone, trainable_count
 
 
 @pytest.fixture(scope="module")

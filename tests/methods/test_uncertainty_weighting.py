@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from conftest import small_source, small_task
 
-from ktransfer import backend
+from ktransfer.engine import backend
 from ktransfer.methods.multitask import hard_sharing, uncertainty_weighting
-from ktransfer.surgery import leaves
+from ktransfer.models.surgery import leaves
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,7 @@ from conftest import small_source, small_task, weights_of
 
 from ktransfer.methods.parameter import fine_tuning
 from ktransfer.methods.structure.weight_noise import transfer
-from ktransfer.surgery import copy, cut
+from ktransfer.models.surgery import copy, cut
 
 
 @pytest.fixture(scope="module")

@@ -4,13 +4,13 @@ import numpy as np
 import pytest
 from conftest import worlds
 
+from ktransfer.engine.training import fit
 from ktransfer.methods.feature import linear_probe
 from ktransfer.methods.parameter import fine_tuning
 from ktransfer.methods.parameter.wise_ft import transfer
+from ktransfer.models.surgery import copy_backbone, leaves, unfreeze
 from ktransfer.seeds import stream
 from ktransfer.stages.heads import probed
-from ktransfer.surgery import copy_backbone, leaves, unfreeze
-from ktransfer.training import fit
 
 OPTIONS = {"steps": 4, "seed": 5, "batch_size": 16}
 

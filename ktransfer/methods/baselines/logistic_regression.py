@@ -9,9 +9,9 @@ Source: Cox 1958, as in any textbook. https://doi.org/10.1111/j.2517-6161.1958.t
 import keras
 from keras import layers, ops
 
-from ktransfer.losses import cross_entropy
-from ktransfer.surgery import head_layer
-from ktransfer.training import fit
+from ktransfer.engine.losses import cross_entropy
+from ktransfer.engine.training import fit
+from ktransfer.models.surgery import head_layer
 
 
 def transfer(target, *, steps, seed, strength=1e-4, **training):

@@ -6,8 +6,8 @@ owes nothing to the source's training.
 Source: control of Yosinski et al. 2014, section 4.3. https://arxiv.org/abs/1411.1792
 """
 
-from ktransfer.surgery import classifier, copy_backbone, freeze, fresh
-from ktransfer.training import fit
+from ktransfer.engine.training import fit
+from ktransfer.models.surgery import classifier, copy_backbone, freeze, fresh
 
 
 def transfer(

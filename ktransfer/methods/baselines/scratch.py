@@ -7,9 +7,9 @@ Row: M28 (article 003, section 1: zero-knowledge transfer).
 Source: control of Yosinski et al. 2014. https://arxiv.org/abs/1411.1792
 """
 
-from ktransfer import backbones
-from ktransfer.surgery import classifier
-from ktransfer.training import fit
+from ktransfer.engine.training import fit
+from ktransfer.models import backbones
+from ktransfer.models.surgery import classifier
 
 
 def transfer(target, *, steps, seed, **training):

@@ -12,11 +12,11 @@ Source: Gidaris et al. 2018. https://arxiv.org/abs/1803.07728
 
 import numpy as np
 
-from ktransfer import backbones
 from ktransfer.data import Split
+from ktransfer.engine.training import fit
 from ktransfer.errors import NotApplicable
-from ktransfer.surgery import classifier
-from ktransfer.training import fit
+from ktransfer.models import backbones
+from ktransfer.models.surgery import classifier
 
 
 def transfer(target, *, steps, seed, pretext_share=0.5, **training):

@@ -12,14 +12,14 @@ Source: Li et al. 2016. https://arxiv.org/abs/1603.04779
 
 from keras.layers import BatchNormalization
 
+from ktransfer.engine.training import reestimate_statistics
 from ktransfer.errors import NotApplicable
+from ktransfer.models.surgery import leaves
 from ktransfer.stages.domains import (
     train_on_source,
     two_domains,
     without_labels,
 )
-from ktransfer.surgery import leaves
-from ktransfer.training import reestimate_statistics
 
 
 def transfer(target, source, *, steps, seed, from_source=False, **training):

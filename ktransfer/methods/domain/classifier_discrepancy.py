@@ -24,11 +24,15 @@ import functools
 import keras
 from keras import ops
 
-from ktransfer import optimizers
-from ktransfer.losses import cross_entropy
+from ktransfer.engine import optimizers
+from ktransfer.engine.losses import cross_entropy
+from ktransfer.engine.training import (
+    check_arguments,
+    fit,
+    reestimate_statistics,
+)
+from ktransfer.models.surgery import head_layer, select
 from ktransfer.stages.domains import two_domains, without_labels
-from ktransfer.surgery import head_layer, select
-from ktransfer.training import check_arguments, fit, reestimate_statistics
 
 
 def transfer(

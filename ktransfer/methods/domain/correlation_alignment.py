@@ -13,8 +13,8 @@ Source: Sun, Feng and Saenko 2016. https://arxiv.org/abs/1511.05547
 
 import numpy as np
 
+from ktransfer.engine.training import check_arguments
 from ktransfer.stages.alignment import linearly_aligned
-from ktransfer.training import check_arguments
 
 
 def transfer(target, source, *, steps, seed, regularization=1.0, penalty=1e-3):

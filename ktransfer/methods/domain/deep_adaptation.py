@@ -10,7 +10,7 @@ Row: M27 (article 003; article 004).
 Source: Long et al. 2015. https://arxiv.org/abs/1502.02791
 """
 
-from ktransfer.losses import kernel_distance
+from ktransfer.engine.losses import kernel_distance
 from ktransfer.stages.domains import train_on_domains, two_domains
 
 

@@ -11,7 +11,7 @@ Row: M27 (article 003; article 004).
 Source: Sun and Saenko 2016. https://arxiv.org/abs/1607.01719
 """
 
-from ktransfer.losses import covariance_distance
+from ktransfer.engine.losses import covariance_distance
 from ktransfer.stages.domains import train_on_domains, two_domains
 
 

@@ -8,8 +8,8 @@ Row: M27 (article 003; article 004).
 Source: Ganin and Lempitsky 2015. https://arxiv.org/abs/1409.7495
 """
 
+from ktransfer.engine.training import fit
 from ktransfer.stages.domains import two_domains
-from ktransfer.training import fit
 
 
 def transfer(target, source, *, steps, seed, from_source=False, **training):

@@ -20,11 +20,11 @@ Source: Pan et al. 2011. https://doi.org/10.1109/TNN.2010.2091281
 
 import numpy as np
 
+from ktransfer.engine.training import check_arguments, predict
 from ktransfer.errors import KTransferError
-from ktransfer.layers import KernelComponents
+from ktransfer.models.layers import KernelComponents
 from ktransfer.seeds import stream
 from ktransfer.stages.alignment import aligned, num_kept, read_domains
-from ktransfer.training import check_arguments, predict
 
 
 def transfer(

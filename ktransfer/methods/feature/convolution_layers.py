@@ -12,9 +12,9 @@ Source: frozen layers as in Yosinski et al. 2014. https://arxiv.org/abs/1411.179
 import keras
 from keras import layers
 
+from ktransfer.engine.training import fit
 from ktransfer.errors import NotApplicable
-from ktransfer.seeds import stream
-from ktransfer.surgery import (
+from ktransfer.models.surgery import (
     adapt_input,
     copy,
     cut,
@@ -22,7 +22,7 @@ from ktransfer.surgery import (
     head_layer,
     node_of,
 )
-from ktransfer.training import fit
+from ktransfer.seeds import stream
 
 
 def transfer(

@@ -12,8 +12,9 @@ Source: Oquab et al. 2014. https://doi.org/10.1109/CVPR.2014.222
 import keras
 from keras import layers
 
+from ktransfer.engine.training import fit
 from ktransfer.errors import NotApplicable
-from ktransfer.surgery import (
+from ktransfer.models.surgery import (
     adapt_input,
     copy_backbone,
     freeze,
@@ -22,7 +23,6 @@ from ktransfer.surgery import (
     select,
     unfreeze,
 )
-from ktransfer.training import fit
 
 
 def transfer(

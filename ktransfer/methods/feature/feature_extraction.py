@@ -8,8 +8,8 @@ Row: M2 (article 002, sections 3.1 and 4; article 003, section 2).
 Source: Donahue et al. 2014, DeCAF. https://arxiv.org/abs/1310.1531
 """
 
-from ktransfer.surgery import classifier, copy_backbone, freeze
-from ktransfer.training import fit
+from ktransfer.engine.training import fit
+from ktransfer.models.surgery import classifier, copy_backbone, freeze
 
 
 def transfer(

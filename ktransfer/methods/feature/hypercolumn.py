@@ -14,7 +14,7 @@ Source: Hariharan et al. 2015. https://arxiv.org/abs/1411.5752
 import keras
 from keras import layers
 
-from ktransfer import surgery
+from ktransfer.models import surgery
 from ktransfer.stages.heads import probed
 
 

@@ -15,11 +15,11 @@ import keras
 import numpy as np
 from keras import ops
 
+from ktransfer.engine.losses import cross_entropy
+from ktransfer.engine.training import check_alive, fit, predict
 from ktransfer.errors import KTransferError, unknown
-from ktransfer.losses import cross_entropy
-from ktransfer.solvers import softmax_regression
-from ktransfer.surgery import classifier, copy_backbone, freeze, node_of
-from ktransfer.training import check_alive, fit, predict
+from ktransfer.measures.solvers import softmax_regression
+from ktransfer.models.surgery import classifier, copy_backbone, freeze, node_of
 
 
 def transfer(

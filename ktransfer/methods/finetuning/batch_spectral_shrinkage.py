@@ -17,9 +17,9 @@ import math
 
 from keras import ops
 
-from ktransfer.losses import cross_entropy
-from ktransfer.surgery import classifier, copy_backbone, inline
-from ktransfer.training import fit
+from ktransfer.engine.losses import cross_entropy
+from ktransfer.engine.training import fit
+from ktransfer.models.surgery import classifier, copy_backbone, inline
 
 
 def transfer(

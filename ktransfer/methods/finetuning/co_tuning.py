@@ -21,12 +21,17 @@ Source: You et al. 2020. https://proceedings.neurips.cc/paper/2020/file/c8067ad1
 import numpy as np
 from keras import ops
 
-from ktransfer.losses import cross_entropy
+from ktransfer.engine.losses import cross_entropy
+from ktransfer.engine.training import fit, predict
+from ktransfer.models.surgery import (
+    adapt_input,
+    classifier,
+    copy,
+    copy_backbone,
+)
 from ktransfer.stages.heads import held_out, own_rate
 from ktransfer.stages.streams import with_source_head
 from ktransfer.stages.weights import constant
-from ktransfer.surgery import adapt_input, classifier, copy, copy_backbone
-from ktransfer.training import fit, predict
 
 
 def transfer(

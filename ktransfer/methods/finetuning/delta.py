@@ -21,14 +21,14 @@ import keras
 import numpy as np
 from keras import ops
 
-from ktransfer.layers import InferenceMode
-from ktransfer.losses import cross_entropy
-from ktransfer.measures import losses_without_channels
+from ktransfer.engine.losses import cross_entropy
+from ktransfer.engine.training import fit, predict
+from ktransfer.measures.evaluation import losses_without_channels
+from ktransfer.models.layers import InferenceMode
+from ktransfer.models.surgery import blocks, classifier, copy_backbone, inline
 from ktransfer.seeds import stream
 from ktransfer.stages.heads import block_chain, divided, probed
 from ktransfer.stages.weights import constant
-from ktransfer.surgery import blocks, classifier, copy_backbone, inline
-from ktransfer.training import fit, predict
 
 
 def transfer(

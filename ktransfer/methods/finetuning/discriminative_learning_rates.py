@@ -10,8 +10,8 @@ Row: M25 (article 003).
 Source: Howard and Ruder 2018, ULMFiT. https://arxiv.org/abs/1801.06146
 """
 
-from ktransfer.surgery import blocks, classifier, copy_backbone
-from ktransfer.training import check_arguments, fit
+from ktransfer.engine.training import check_arguments, fit
+from ktransfer.models.surgery import blocks, classifier, copy_backbone
 
 
 def transfer(

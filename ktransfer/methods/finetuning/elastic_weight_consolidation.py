@@ -15,11 +15,11 @@ Row: M25 (article 003).
 Source: Kirkpatrick et al. 2017. https://arxiv.org/abs/1612.00796
 """
 
-from ktransfer.fisher import diagonal_fisher
-from ktransfer.losses import cross_entropy
+from ktransfer.engine.losses import cross_entropy
+from ktransfer.engine.training import fit
+from ktransfer.measures.fisher import diagonal_fisher
+from ktransfer.models.surgery import classifier, copy, copy_backbone, cut
 from ktransfer.stages.weights import anchor
-from ktransfer.surgery import classifier, copy, copy_backbone, cut
-from ktransfer.training import fit
 
 
 def transfer(

@@ -11,16 +11,16 @@ Row: M25 (article 003).
 Source: Howard and Ruder 2018, ULMFiT. https://arxiv.org/abs/1801.06146
 """
 
+from ktransfer.engine.training import fit
 from ktransfer.errors import NotApplicable
-from ktransfer.seeds import stream
-from ktransfer.surgery import (
+from ktransfer.models.surgery import (
     blocks,
     classifier,
     copy_backbone,
     freeze,
     unfreeze,
 )
-from ktransfer.training import fit
+from ktransfer.seeds import stream
 
 
 def transfer(target, source, *, steps, seed, num_stages=None, **training):

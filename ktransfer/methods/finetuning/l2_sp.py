@@ -14,10 +14,10 @@ Source: Li, Grandvalet and Davoine 2018. https://arxiv.org/abs/1802.01483
 
 from keras import ops
 
-from ktransfer.losses import cross_entropy
+from ktransfer.engine.losses import cross_entropy
+from ktransfer.engine.training import fit
+from ktransfer.models.surgery import classifier, copy_backbone
 from ktransfer.stages.weights import anchor
-from ktransfer.surgery import classifier, copy_backbone
-from ktransfer.training import fit
 
 
 def transfer(

@@ -15,17 +15,17 @@ Source: Li and Hoiem 2016. https://arxiv.org/abs/1606.09282
 
 import keras
 
-from ktransfer.layers import InferenceMode
-from ktransfer.losses import cross_entropy, softened_divergence
-from ktransfer.stages.streams import with_source_head
-from ktransfer.surgery import (
+from ktransfer.engine.losses import cross_entropy, softened_divergence
+from ktransfer.engine.training import fit
+from ktransfer.models.layers import InferenceMode
+from ktransfer.models.surgery import (
     adapt_input,
     classifier,
     copy,
     copy_backbone,
     freeze,
 )
-from ktransfer.training import fit
+from ktransfer.stages.streams import with_source_head
 
 
 def transfer(

@@ -15,11 +15,17 @@ Source: Hu et al. 2022. https://arxiv.org/abs/2106.09685
 import keras
 from keras import layers
 
+from ktransfer.engine.training import fit
 from ktransfer.errors import KTransferError, NotApplicable
-from ktransfer.layers import LowRank
+from ktransfer.models.layers import LowRank
+from ktransfer.models.surgery import (
+    classifier,
+    copy_backbone,
+    freeze,
+    inline,
+    select,
+)
 from ktransfer.seeds import stream
-from ktransfer.surgery import classifier, copy_backbone, freeze, inline, select
-from ktransfer.training import fit
 
 
 def transfer(

@@ -10,9 +10,9 @@ Row: M25 (article 003).
 Source: Kumar et al. 2022, LP-FT. https://arxiv.org/abs/2202.10054
 """
 
+from ktransfer.engine.training import fit
+from ktransfer.models.surgery import copy_backbone, unfreeze
 from ktransfer.stages.heads import divided, probed
-from ktransfer.surgery import copy_backbone, unfreeze
-from ktransfer.training import fit
 
 
 def transfer(target, source, *, steps, seed, probe_share=0.5, **training):

@@ -18,12 +18,12 @@ Source: Kou et al. 2020 (NeurIPS). https://github.com/thuml/StochNorm
 import keras
 from keras import layers
 
+from ktransfer.engine.training import fit
 from ktransfer.errors import NotApplicable
-from ktransfer.layers import StochasticNormalization
+from ktransfer.models.layers import StochasticNormalization
+from ktransfer.models.surgery import classifier, copy_backbone, inline
 from ktransfer.seeds import stream
 from ktransfer.stages.heads import own_rate
-from ktransfer.surgery import classifier, copy_backbone, inline
-from ktransfer.training import fit
 
 
 def transfer(

@@ -13,9 +13,9 @@ Source: nearest in print, Evci et al. 2022. https://arxiv.org/abs/2201.03529
 import keras
 from keras import layers
 
+from ktransfer.engine.training import fit
+from ktransfer.models.surgery import head_layer
 from ktransfer.stages.fusion import projected, read_sources
-from ktransfer.surgery import head_layer
-from ktransfer.training import fit
 
 
 def transfer(

@@ -13,11 +13,11 @@ Source: Dietterich 2000. https://doi.org/10.1007/3-540-45014-9_1
 import numpy as np
 from keras import ops
 
+from ktransfer.engine.training import predict
 from ktransfer.errors import unknown
+from ktransfer.models.surgery import copy
 from ktransfer.stages.fusion import mixture, require_sources
 from ktransfer.stages.heads import held_out, tuned
-from ktransfer.surgery import copy
-from ktransfer.training import predict
 
 
 def transfer(target, *sources, steps, seed, weights="uniform", **training):

@@ -20,10 +20,10 @@ https://doi.org/10.1186/s40064-015-1511-8
 import keras
 from keras import layers
 
-from ktransfer.handmade import ExpertFeatures
+from ktransfer.engine.training import fit, predict
+from ktransfer.models.handmade import ExpertFeatures
+from ktransfer.models.surgery import head_layer
 from ktransfer.stages.fusion import read_sources
-from ktransfer.surgery import head_layer
-from ktransfer.training import fit, predict
 
 
 def transfer(

@@ -16,10 +16,10 @@ Source: Matena and Raffel 2022. https://arxiv.org/abs/2111.09832
 import numpy as np
 
 from ktransfer.errors import NotApplicable
-from ktransfer.fisher import diagonal_fisher
+from ktransfer.measures.fisher import diagonal_fisher
+from ktransfer.models.surgery import check_same_shapes, copy, copy_backbone, cut
 from ktransfer.stages.heads import fitted
 from ktransfer.stages.weights import refresh_statistics
-from ktransfer.surgery import check_same_shapes, copy, copy_backbone, cut
 
 
 def transfer(

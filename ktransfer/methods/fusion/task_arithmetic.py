@@ -18,11 +18,11 @@ Source: Ilharco et al. 2023. https://arxiv.org/abs/2212.04089
 
 import numpy as np
 
+from ktransfer.engine.training import predict
 from ktransfer.errors import NotApplicable
+from ktransfer.models.surgery import adapt_input, copy_backbone
 from ktransfer.stages.heads import fitted, held_out
 from ktransfer.stages.weights import merge
-from ktransfer.surgery import adapt_input, copy_backbone
-from ktransfer.training import predict
 
 GRID = (0.25, 0.5, 0.75, 1.0)
 

@@ -15,9 +15,13 @@ Source: Yadav et al. 2023, TIES. https://arxiv.org/abs/2306.01708
 import numpy as np
 
 from ktransfer.errors import NotApplicable
+from ktransfer.models.surgery import (
+    check_same_shapes,
+    copy_backbone,
+    keep_largest,
+)
 from ktransfer.stages.heads import fitted
 from ktransfer.stages.weights import refresh_statistics
-from ktransfer.surgery import check_same_shapes, copy_backbone, keep_largest
 
 
 def transfer(

@@ -15,11 +15,11 @@ Source: a as in Peters et al. 2018, ELMo. https://arxiv.org/abs/1802.05365
 import keras
 from keras import layers
 
+from ktransfer.engine.training import fit
 from ktransfer.errors import KTransferError, NotApplicable
-from ktransfer.layers import SoftmaxSum
+from ktransfer.models.layers import SoftmaxSum
+from ktransfer.models.surgery import head_layer
 from ktransfer.stages.fusion import projected, read_sources
-from ktransfer.surgery import head_layer
-from ktransfer.training import fit
 
 
 def transfer(

@@ -15,14 +15,18 @@ Source: Zagoruyko and Komodakis 2017. https://arxiv.org/abs/1612.03928
 import keras
 from keras import ops
 
+from ktransfer.engine.losses import (
+    attention_energy,
+    attention_map,
+    cross_entropy,
+)
+from ktransfer.engine.training import fit
 from ktransfer.errors import NotApplicable
-from ktransfer.layers import InferenceMode
-from ktransfer.losses import attention_energy, attention_map, cross_entropy
+from ktransfer.models.layers import InferenceMode
+from ktransfer.models.surgery import blocks as blocks_of
+from ktransfer.models.surgery import cut, inline
 from ktransfer.stages.heads import small_network
 from ktransfer.stages.teachers import same_size, teacher
-from ktransfer.surgery import blocks as blocks_of
-from ktransfer.surgery import cut, inline
-from ktransfer.training import fit
 
 
 def transfer(

@@ -16,12 +16,12 @@ Source: Romero et al. 2015. https://arxiv.org/abs/1412.6550
 import keras
 from keras import ops
 
+from ktransfer.engine.training import fit
 from ktransfer.errors import KTransferError, NotApplicable
-from ktransfer.layers import InferenceMode
+from ktransfer.models.layers import InferenceMode
+from ktransfer.models.surgery import cut, head_layer
 from ktransfer.stages.heads import small_network
 from ktransfer.stages.teachers import distill, same_size, teacher
-from ktransfer.surgery import cut, head_layer
-from ktransfer.training import fit
 
 
 def transfer(

@@ -22,9 +22,9 @@ Source: nearest in print, Wortsman et al. 2022. https://arxiv.org/abs/2203.05482
 import numpy as np
 
 from ktransfer.errors import unknown
+from ktransfer.models.surgery import check_same_shapes, combine, copy_backbone
 from ktransfer.stages.heads import fitted
 from ktransfer.stages.weights import refresh_statistics
-from ktransfer.surgery import check_same_shapes, combine, copy_backbone
 
 
 def transfer(

@@ -14,11 +14,16 @@ Source: Rusu et al. 2016, lateral connections. https://arxiv.org/abs/1606.04671
 import keras
 from keras import layers
 
+from ktransfer.engine.training import fit
 from ktransfer.errors import unknown
+from ktransfer.models.surgery import (
+    classifier,
+    copy_backbone,
+    fresh,
+    head_layer,
+)
 from ktransfer.seeds import stream
 from ktransfer.stages.fusion import read_sources, require_sources
-from ktransfer.surgery import classifier, copy_backbone, fresh, head_layer
-from ktransfer.training import fit
 
 
 def transfer(

@@ -21,11 +21,11 @@ Source: Hu et al. 2016. https://arxiv.org/abs/1603.06318
 import keras
 from keras import ops
 
-from ktransfer import rules
-from ktransfer.layers import InferenceMode
-from ktransfer.losses import cross_entropy
+from ktransfer.engine.losses import cross_entropy
+from ktransfer.engine.training import fit
+from ktransfer.models.layers import InferenceMode
+from ktransfer.stages import rules
 from ktransfer.stages.heads import small_network
-from ktransfer.training import fit
 
 
 def transfer(

@@ -16,17 +16,17 @@ Source: Park et al. 2019, RKD. https://arxiv.org/abs/1904.05068
 import keras
 from keras import layers
 
-from ktransfer.layers import InferenceMode
-from ktransfer.losses import (
+from ktransfer.engine.losses import (
     cross_entropy,
     huber,
     relative_distances,
     triplet_angles,
 )
+from ktransfer.engine.training import fit
+from ktransfer.models.layers import InferenceMode
+from ktransfer.models.surgery import cut, inline
 from ktransfer.stages.heads import small_network
 from ktransfer.stages.teachers import teacher
-from ktransfer.surgery import cut, inline
-from ktransfer.training import fit
 
 
 def transfer(

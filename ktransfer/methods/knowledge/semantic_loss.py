@@ -17,11 +17,11 @@ Source: Xu et al. 2018. https://arxiv.org/abs/1711.11157
 import keras
 from keras import ops
 
-from ktransfer import rules
-from ktransfer.layers import InferenceMode
-from ktransfer.losses import cross_entropy
-from ktransfer.surgery import classifier, copy_backbone
-from ktransfer.training import fit
+from ktransfer.engine.losses import cross_entropy
+from ktransfer.engine.training import fit
+from ktransfer.models.layers import InferenceMode
+from ktransfer.models.surgery import classifier, copy_backbone
+from ktransfer.stages import rules
 
 # What is taken off a forbidden class's logit: exp(-_FAR) is 0.
 _FAR = 1e9

@@ -15,12 +15,12 @@ Source: Misra et al. 2016. https://arxiv.org/abs/1604.03539
 
 import keras
 
-from ktransfer.layers import CrossStitch
-from ktransfer.losses import summed_cross_entropy
+from ktransfer.engine.losses import summed_cross_entropy
+from ktransfer.engine.training import fit, reestimate_statistics
+from ktransfer.models.layers import CrossStitch
+from ktransfer.models.surgery import assign, blocks
 from ktransfer.stages.heads import block_chain
 from ktransfer.stages.streams import first_backbone, two_streams
-from ktransfer.surgery import assign, blocks
-from ktransfer.training import fit, reestimate_statistics
 
 
 def transfer(

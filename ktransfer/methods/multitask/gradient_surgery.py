@@ -15,10 +15,10 @@ Source: Yu et al. 2020. https://arxiv.org/abs/2001.06782
 import keras
 from keras import ops
 
-from ktransfer import backend
-from ktransfer.losses import cross_entropy
+from ktransfer.engine import backend
+from ktransfer.engine.losses import cross_entropy
+from ktransfer.engine.training import fit, reestimate_statistics
 from ktransfer.stages.streams import first_backbone, two_streams
-from ktransfer.training import fit, reestimate_statistics
 
 
 def transfer(target, source, *, steps, seed, from_source=False, **training):

@@ -14,9 +14,9 @@ Row: M23 (articles 002, 003).
 Source: Caruana 1997, Multitask Learning. https://doi.org/10.1023/A:1007379606734
 """
 
-from ktransfer.losses import cross_entropy
+from ktransfer.engine.losses import cross_entropy
+from ktransfer.engine.training import fit, reestimate_statistics
 from ktransfer.stages.streams import first_backbone, two_streams
-from ktransfer.training import fit, reestimate_statistics
 
 
 def transfer(

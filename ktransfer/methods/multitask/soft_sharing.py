@@ -12,9 +12,9 @@ Source: Duong et al. 2015, Low Resource Dependency Parsing. https://doi.org/10.3
 
 from keras import ops
 
-from ktransfer.losses import summed_cross_entropy
+from ktransfer.engine.losses import summed_cross_entropy
+from ktransfer.engine.training import fit
 from ktransfer.stages.streams import first_backbone, two_streams
-from ktransfer.training import fit
 
 
 def transfer(

@@ -12,10 +12,10 @@ Source: Kendall, Gal and Cipolla 2018. https://arxiv.org/abs/1705.07115
 import keras
 from keras import ops
 
-from ktransfer import optimizers
-from ktransfer.losses import cross_entropy
+from ktransfer.engine import optimizers
+from ktransfer.engine.losses import cross_entropy
+from ktransfer.engine.training import fit, reestimate_statistics
 from ktransfer.stages.streams import first_backbone, two_streams
-from ktransfer.training import fit, reestimate_statistics
 
 
 def transfer(

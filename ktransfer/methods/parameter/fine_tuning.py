@@ -10,10 +10,10 @@ Source: Yosinski et al. 2014. https://arxiv.org/abs/1411.1792
 
 from keras import ops
 
-from ktransfer.losses import cross_entropy
+from ktransfer.engine.losses import cross_entropy
+from ktransfer.engine.training import fit
+from ktransfer.models.surgery import classifier, copy_backbone, leaves
 from ktransfer.stages.heads import own_rate
-from ktransfer.surgery import classifier, copy_backbone, leaves
-from ktransfer.training import fit
 
 
 def transfer(

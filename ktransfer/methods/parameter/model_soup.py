@@ -13,11 +13,11 @@ Source: Wortsman et al. 2022. https://arxiv.org/abs/2203.05482
 
 import numpy as np
 
+from ktransfer.engine.training import fit, predict
+from ktransfer.models.surgery import assign, classifier, copy_backbone
 from ktransfer.seeds import stream
 from ktransfer.stages.heads import held_out
 from ktransfer.stages.weights import merge
-from ktransfer.surgery import assign, classifier, copy_backbone
-from ktransfer.training import fit, predict
 
 
 def transfer(

@@ -21,9 +21,9 @@ import keras
 import numpy as np
 
 from ktransfer.errors import unknown
+from ktransfer.models.surgery import keep_largest, leaves
 from ktransfer.stages.heads import fitted
 from ktransfer.stages.weights import mixed, refresh_statistics
-from ktransfer.surgery import keep_largest, leaves
 
 
 def transfer(

@@ -9,10 +9,10 @@ statistics are re-estimated on the target's images.
 Source: Wortsman et al. 2022, WiSE-FT. https://arxiv.org/abs/2109.01903
 """
 
+from ktransfer.engine.training import fit
+from ktransfer.models.surgery import copy_backbone, unfreeze
 from ktransfer.stages.heads import divided, probed
 from ktransfer.stages.weights import merge
-from ktransfer.surgery import copy_backbone, unfreeze
-from ktransfer.training import fit
 
 
 def transfer(

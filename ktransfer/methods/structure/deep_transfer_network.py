@@ -9,8 +9,8 @@ Source: untrained, with counted weights, in Nguyen et al. 2020. https://arxiv.or
 
 import keras
 
-from ktransfer.surgery import adapt_input, copy, freeze, head_layer
-from ktransfer.training import fit
+from ktransfer.engine.training import fit
+from ktransfer.models.surgery import adapt_input, copy, freeze, head_layer
 
 
 def transfer(target, source, *, steps, seed, tune_source=False, **training):

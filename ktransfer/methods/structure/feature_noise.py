@@ -12,10 +12,10 @@ Source: on weights, in Wu et al. 2022. https://arxiv.org/abs/2202.12024
 
 import keras
 
-from ktransfer.layers import FeatureNoise
+from ktransfer.engine.training import fit, predict
+from ktransfer.models.layers import FeatureNoise
+from ktransfer.models.surgery import classifier, copy_backbone, node_of
 from ktransfer.seeds import stream
-from ktransfer.surgery import classifier, copy_backbone, node_of
-from ktransfer.training import fit, predict
 
 
 def transfer(target, source, *, steps, seed, strength=0.1, **training):

@@ -12,9 +12,9 @@ Source: Nguyen et al. 2020, LEEP. https://arxiv.org/abs/2002.12462
 import keras
 from keras import layers, ops
 
-from ktransfer.surgery import adapt_input, copy, freeze
-from ktransfer.training import predict
-from ktransfer.transferability import label_map
+from ktransfer.engine.training import predict
+from ktransfer.measures.transferability import label_map
+from ktransfer.models.surgery import adapt_input, copy, freeze
 
 # Far below any probability of a labelled image; it keeps logits finite.
 _LEAST = 1e-30

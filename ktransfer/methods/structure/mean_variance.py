@@ -10,9 +10,9 @@ Source: Raghu et al. 2019. https://arxiv.org/abs/1902.07208
 
 import numpy as np
 
+from ktransfer.models.surgery import copy, leaves
 from ktransfer.seeds import stream
 from ktransfer.stages.heads import tuned
-from ktransfer.surgery import copy, leaves
 
 
 def transfer(target, source, *, steps, seed, **training):

@@ -7,8 +7,8 @@ Row: M6 (article 000, section 2.2; article 004, section 3.2).
 Source: control of Yosinski et al. 2014. https://arxiv.org/abs/1411.1792
 """
 
+from ktransfer.models.surgery import fresh
 from ktransfer.stages.heads import tuned
-from ktransfer.surgery import fresh
 
 
 def transfer(target, source, *, steps, seed, **training):

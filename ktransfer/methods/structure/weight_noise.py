@@ -10,9 +10,9 @@ Source: Wu et al. 2022, NoisyTune. https://arxiv.org/abs/2202.12024
 
 import numpy as np
 
+from ktransfer.models.surgery import copy, leaves
 from ktransfer.seeds import stream
 from ktransfer.stages.heads import tuned
-from ktransfer.surgery import copy, leaves
 
 
 def transfer(target, source, *, steps, seed, strength=0.15, **training):

@@ -1,0 +1,6 @@
+"""From records to numbers, with NumPy alone.
+
+- `arms`: records in groups: arms, cells, pairs.
+- `intervals`: intervals, tests, and gains over a baseline.
+- `words`: numbers and names as text.
+"""

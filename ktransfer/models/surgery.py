@@ -1,0 +1,464 @@
+"""Cut, copy, freeze, adapt and mix Keras models: layers and weights, no data.
+
+Layers are chosen by name or by block, through nested models; never by index.
+A copy shares nothing with its original, and a container is never frozen: the
+`trainable` flag is set on leaf layers, so that a flat and a nested model with
+the same layers behave alike.
+"""
+
+import re
+from typing import NamedTuple
+
+import keras
+import numpy as np
+from keras import layers
+
+from ktransfer.data import Task
+from ktransfer.errors import KTransferError, NotApplicable, unknown
+from ktransfer.models.layers import (
+    EqualChannels,
+    InferenceMode,
+    Luminance,
+    Pixels,
+)
+from ktransfer.seeds import stream
+
+_BLOCK = re.compile(r"((?:block|stage|conv|layer)\d+)_")
+
+
+class Source(NamedTuple):
+    """A trained model and what it was trained on.
+
+    `model` maps raw images of `task` to logits and has a layer `features`.
+    """
+
+    model: keras.Model
+    task: Task
+
+
+# Reading a model
+
+
+def leaves(model):
+    """Return the layers of `model` without containers, in graph order."""
+    if isinstance(model, InferenceMode):
+        return leaves(model.model)
+    if not isinstance(model, keras.Model):
+        return [model]
+    found = []
+    for layer in model.layers:
+        found += [leaf for leaf in leaves(layer) if leaf not in found]
+    return [x for x in found if not isinstance(x, layers.InputLayer)]
+
+
+def blocks(model):
+    """Return the weighted leaf layers of `model` by block, bottom first.
+
+    Layers named `block3_...` (also `stage3_`, `conv3_`, `layer3_`) form one
+    block; a layer with weights outside that scheme is a block of its own.
+
+    Returns:
+        dictionary: block name -> list of layers.
+    """
+    grouped = {}
+    for layer in leaves(model):
+        if layer.weights:
+            match = _BLOCK.match(layer.name)
+            name = match.group(1) if match else layer.name
+            grouped.setdefault(name, []).append(layer)
+    return grouped
+
+
+def select(model, names):
+    """Return the leaf layers that `names` (of layers or blocks) choose.
+
+    Raises:
+        KTransferError: `E_UNKNOWN` lists the candidates.
+    """
+    grouped = blocks(model)
+    by_name = {layer.name: [layer] for layer in leaves(model)}
+    chosen = []
+    for name in [names] if isinstance(names, str) else names:
+        if name not in grouped and name not in by_name:
+            raise unknown("layer", name, [*grouped, *by_name])
+        chosen += grouped.get(name) or by_name[name]
+    return chosen
+
+
+def inline(model, tap=None):
+    """Return `model` as one flat functional model that shares its layers.
+
+    Args:
+        model: functional or Sequential, nested to any depth.
+        tap: names of layers or blocks; when given, the outputs of the flat
+            model are a dictionary, name -> output of that layer, or of the
+            last layer of that block.
+
+    Raises:
+        KTransferError: `E_ARGUMENT` for a subclassed model, `E_UNKNOWN` for a
+            name that no layer has.
+    """
+    inputs = keras.tree.map_structure(
+        lambda x: keras.Input(batch_shape=(None, *x.shape[1:]), dtype=x.dtype),
+        _inputs(model),
+    )
+    seen = {}
+    outputs = _replay(model, inputs, seen)
+    if tap is not None:
+        outputs = {name: _tapped(name, seen) for name in tap}
+    return keras.Model(inputs, outputs, name=model.name)
+
+
+def _inputs(model):
+    inputs = getattr(model, "inputs", None)
+    if not inputs or not _is_graph(model):
+        raise KTransferError(
+            "E_ARGUMENT",
+            f"model {model.name!r} is subclassed or has never been called, so "
+            "its graph cannot be read; expected a functional or a built "
+            "Sequential model.",
+        )
+    if isinstance(model, keras.Sequential):
+        return inputs[0]
+    return model.input
+
+
+def _is_graph(model):
+    return isinstance(model, keras.Sequential) or hasattr(model, "operations")
+
+
+def _replay(model, inputs, seen):
+    if isinstance(model, keras.Sequential):
+        x = inputs[0] if isinstance(inputs, list) else inputs
+        for layer in model.layers:
+            x = _call(layer, seen, x)
+        return x
+    return model._run_through_graph(
+        inputs,
+        operation_fn=lambda operation: operation,
+        call_fn=lambda layer, *args, **kwargs: _call(
+            layer, seen, *args, **kwargs
+        ),
+    )
+
+
+def _call(layer, seen, *args, **kwargs):
+    if isinstance(layer, keras.Model) and _is_graph(layer):
+        outputs = _replay(layer, args[0], seen)
+    else:
+        outputs = layer(*args, **kwargs)
+    seen[layer.name] = outputs
+    return outputs
+
+
+def _tapped(name, seen):
+    if name in seen:
+        return seen[name]
+    inside = [x for x in seen if x.startswith(f"{name}_")]
+    if not inside or not _BLOCK.match(inside[-1]):
+        raise unknown("layer", name, seen)
+    return seen[inside[-1]]
+
+
+def cut(model, layer):
+    """Return `model` up to the output of `layer` (a layer's or block's name).
+
+    The layers are shared with `model`; `copy` what is to be trained.
+    """
+    flat = inline(model, tap=[layer])
+    outputs = next(iter(flat.output.values()))
+    return keras.Model(flat.input, outputs, name=model.name)
+
+
+def node_of(tensor):
+    """Return the graph node that made a symbolic `tensor`."""
+    operation, index, _ = tensor._keras_history
+    return operation._inbound_nodes[index]
+
+
+# Copying
+
+
+def copy(model, name=None):
+    """Return a thawed copy of `model`: weights included, nothing shared."""
+    config = model.get_config()
+    config["name"] = name or model.name
+    clone = type(model).from_config(config)
+    assign(clone, [variable.numpy() for variable in model.variables])
+    unfreeze(clone)
+    return clone
+
+
+def assign(model, values):
+    """Set all variables of `model`, or none.
+
+    Args:
+        values: arrays in the order of `model.variables`, of equal shapes.
+
+    Raises:
+        KTransferError: `E_WEIGHTS` if one does not fit.
+    """
+    shapes = [tuple(variable.shape) for variable in model.variables]
+    given = [np.shape(value) for value in values]
+    if shapes != given:
+        first = next(
+            (i for i, (a, b) in enumerate(zip(shapes, given)) if a != b),
+            min(len(shapes), len(given)),
+        )
+        raise KTransferError(
+            "E_WEIGHTS",
+            f"weights do not fit {model.name!r}: {len(given)} arrays for "
+            f"{len(shapes)} variables, the first mismatch at number {first}; "
+            "expected the weights of the same architecture.",
+        )
+    for variable, value in zip(model.variables, values):
+        variable.assign(value)
+
+
+def copy_backbone(model, name="backbone", layer="features"):
+    """Return a thawed copy of `model` up to `layer`, raw images -> features."""
+    return copy(cut(model, layer), name)
+
+
+def fresh(model, seed, name=None):
+    """Return the architecture of `model` with fresh weights under `seed`.
+
+    Each initialiser and each random layer gets its own stream, named after
+    its layer, so that one layer more leaves the weights of the others alone.
+    """
+    config = _seeded(model.get_config(), seed, "")
+    config["name"] = name or model.name
+    clone = type(model).from_config(config)
+    unfreeze(clone)
+    return clone
+
+
+def _seeded(node, seed, layer):
+    if isinstance(node, list | tuple):
+        return type(node)(_seeded(item, seed, layer) for item in node)
+    if not isinstance(node, dict):
+        return node
+    if "class_name" in node and "name" in (node.get("config") or {}):
+        layer = node["config"]["name"]
+    fixed = {}
+    for key, value in node.items():
+        if key.endswith("_initializer") and isinstance(value, dict):
+            own = stream(seed, "init", layer, key)
+            fixed[key] = _seeded_initializer(value, own)
+        elif key == "seed":
+            fixed[key] = stream(seed, "dropout", layer)
+        else:
+            fixed[key] = _seeded(value, seed, layer)
+    return fixed
+
+
+def _seeded_initializer(value, seed):
+    config = value.get("config") or {}
+    if "seed" not in config:
+        return value
+    return {**value, "config": {**config, "seed": seed}}
+
+
+def load_model(path):
+    """Return the Keras model saved at `path`, with the layers of the suite.
+
+    Only for a file that the user names: the suite's own weights are `.npz`.
+
+    Raises:
+        KTransferError: `E_WEIGHTS` if it cannot be read.
+    """
+    from ktransfer.models import handmade  # noqa: F401  (registers its layer)
+
+    try:
+        return keras.saving.load_model(path, safe_mode=True)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise KTransferError(
+            "E_WEIGHTS",
+            f"{path} cannot be loaded as a Keras model ({error}); expected a "
+            "file that `model.save` wrote.",
+        ) from error
+
+
+# Building
+
+
+def attach_head(model, num_classes, *, seed, hidden_units=None, name=None):
+    """Return images -> logits: a fresh head on the output of `model`.
+
+    Args:
+        model: any model with one output; a map is flattened first.
+        num_classes: width of the logits.
+        seed: of the head's initial weights.
+        hidden_units: width of a ReLU layer `head_hidden` before `logits`, or
+            None for a linear head.
+        name: of the result; default the name of `model` and `_with_head`.
+    """
+    inputs = keras.Input(model.input.shape[1:], dtype=model.input.dtype)
+    x = model(inputs)
+    if len(x.shape) > 2:
+        x = layers.Flatten(name="head_flatten")(x)
+    if hidden_units:
+        x = head_layer(hidden_units, "head_hidden", seed, "relu")(x)
+    outputs = head_layer(num_classes, "logits", seed)(x)
+    return keras.Model(inputs, outputs, name=name or f"{model.name}_with_head")
+
+
+def classifier(backbone, target, *, seed, hidden_units=None, name=None):
+    """Return raw images of `target` -> logits: adapter, `backbone`, fresh head.
+
+    Args:
+        backbone: images -> features, of any input that `adapt_input` reaches.
+        target: the `Task`.
+        seed, hidden_units, name: as in `attach_head`.
+    """
+    return attach_head(
+        adapt_input(backbone, target.image_shape),
+        target.num_classes,
+        seed=seed,
+        hidden_units=hidden_units,
+        name=name,
+    )
+
+
+def head_layer(units, name, seed, activation=None):
+    """Return a new Dense layer with the seeded initial weights of its name."""
+    return layers.Dense(
+        units,
+        activation=activation,
+        kernel_initializer=keras.initializers.GlorotUniform(
+            stream(seed, "head", name)
+        ),
+        name=name,
+    )
+
+
+def adapt_input(model, image_shape):
+    """Return `model` behind layers that take raw images of `image_shape`.
+
+    Colour to grey goes by luminance, grey to colour by three equal channels.
+    Images that are smaller by less than half get a border of zeros, all
+    others are resized (bilinear). What comes out is rounded to whole pixel
+    values. A model that already fits comes back as is.
+
+    Args:
+        model: one input `(height, width, channels)`, uint8.
+        image_shape: `(height, width, channels)`.
+    """
+    wanted = tuple(model.input.shape[1:])
+    image_shape = tuple(image_shape)
+    if wanted == image_shape:
+        return model
+    inputs = keras.Input(image_shape, dtype="uint8", name="images")
+    x = _adapt_size(inputs, wanted)
+    if x.shape[-1] == 3 and wanted[-1] == 1:
+        x = Luminance(name="rgb_to_grey")(x)
+    elif x.shape[-1] == 1 and wanted[-1] == 3:
+        x = EqualChannels(name="grey_to_rgb")(x)
+    if x.shape[-1] != wanted[-1]:
+        raise NotApplicable(
+            f"images of {image_shape[-1]} channels cannot be adapted to a "
+            f"model that takes {wanted[-1]}; expected 1 or 3."
+        )
+    if x.dtype != "uint8":
+        x = Pixels(name="pixels")(x)
+    return keras.Model(inputs, model(x), name=f"{model.name}_adapted")
+
+
+def _adapt_size(x, wanted):
+    missing = [w - have for w, have in zip(wanted[:2], x.shape[1:3])]
+    if not any(missing):
+        return x
+    if all(0 <= m < w / 2 for m, w in zip(missing, wanted)):
+        border = [(m // 2, m - m // 2) for m in missing]
+        return layers.ZeroPadding2D(border, name="pad", dtype=x.dtype)(x)
+    return layers.Resizing(*wanted[:2], name="resize")(x)
+
+
+# Freezing
+
+
+def freeze(what):
+    """Freeze every leaf of `what`, a model or a list of layers."""
+    _set_trainable(what, False)
+
+
+def unfreeze(what):
+    """Thaw every leaf of `what`, a model or a list of layers."""
+    _set_trainable(what, True)
+
+
+def _set_trainable(what, flag):
+    for item in what if isinstance(what, list) else [what]:
+        for layer in leaves(item):
+            layer.trainable = flag
+
+
+def trainable_count(model):
+    """Return the number of trainable parameters of `model`."""
+    return int(sum(np.prod(v.shape) for v in model.trainable_variables))
+
+
+# Mixing weights
+
+
+def combine(model, members, shares):
+    """Set every weight of `model` to sum of share x weight over `members`.
+
+    A share of 0 leaves its member out and a single share of 1 copies it, so
+    the ends are exact. Seed states of random layers are not weights and stay.
+
+    Args:
+        members: models of the same architecture, or lists of arrays in the
+            order of `model.weights`.
+        shares: one number a member.
+
+    Raises:
+        NotApplicable: the architectures differ.
+    """
+    parts = [
+        (share, _arrays(member))
+        for share, member in zip(shares, members, strict=True)
+        if share != 0
+    ]
+    for _, arrays in parts:
+        check_same_shapes(model, arrays)
+    for i, variable in enumerate(model.weights):
+        terms = [a[i] if s == 1 else s * a[i] for s, a in parts]
+        mixed = terms[0] if terms else np.zeros(variable.shape)
+        for term in terms[1:]:
+            mixed = mixed + term
+        variable.assign(mixed.astype(variable.dtype))
+
+
+def interpolate(model, end, start, share):
+    """Set `model` to share x `end` + (1 - share) x `start`, exact at 0, 1."""
+    combine(model, [end, start], [share, 1 - share])
+
+
+def _arrays(member):
+    if isinstance(member, keras.Model):
+        return [variable.numpy() for variable in member.weights]
+    return member
+
+
+def check_same_shapes(model, arrays):
+    """Refuse, with `NotApplicable`, weights of another architecture."""
+    if [tuple(v.shape) for v in model.weights] != [a.shape for a in arrays]:
+        raise NotApplicable(
+            f"the weights do not have the shapes of {model.name!r}; expected "
+            "models of one architecture."
+        )
+
+
+def keep_largest(array, share):
+    """Return `array` with all entries 0 but the `share` largest by magnitude.
+
+    Args:
+        array: of any shape; the entries kept are unchanged to the bit.
+        share: 0 to 1, of the entries, rounded to a whole number.
+    """
+    order = np.argsort(-np.abs(array), axis=None, kind="stable")
+    kept = order[: round(share * array.size)]
+    result = np.zeros_like(array)
+    result.flat[kept] = array.flat[kept]
+    return result

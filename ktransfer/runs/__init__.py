@@ -1,0 +1,56 @@
+"""Plan, carry out and keep runs. Nothing here imports Keras when it is loaded.
+
+- `run`: what a run is, how its sources are made, and its fingerprint.
+- `records`: the files that keep what came out.
+- `checks`: what is refused before Keras is imported.
+- `sources`: trained models to transfer from.
+- `scripts`: the scripts in `experiments/`, and what they tune.
+- `execute`: one run, and many side by side.
+- `refresh`: records carried over a change of code.
+"""
+
+from ktransfer.runs.records import (
+    check_results_folder,
+    collect,
+    find,
+    is_fresh,
+    read,
+    record_path,
+    run_lock,
+    write,
+)
+from ktransfer.runs.run import (
+    Pretraining,
+    Run,
+    as_fields,
+    before,
+    canonical,
+    code,
+    fingerprint,
+    from_fields,
+    in_precision,
+    pretrainings,
+    source_fingerprint,
+)
+
+__all__ = [
+    "Pretraining",
+    "Run",
+    "as_fields",
+    "before",
+    "canonical",
+    "check_results_folder",
+    "code",
+    "collect",
+    "find",
+    "fingerprint",
+    "from_fields",
+    "in_precision",
+    "is_fresh",
+    "pretrainings",
+    "read",
+    "record_path",
+    "run_lock",
+    "source_fingerprint",
+    "write",
+]

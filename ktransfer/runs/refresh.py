@@ -1,0 +1,126 @@
+"""Carry records over a change of code that should move no number.
+
+A sample of the runs is carried out again, at least one an arm and budget. If
+every field but the seconds is as it was, the other records take the new
+fingerprint and say so; one difference, and nothing is carried over.
+"""
+
+import math
+import os
+import shutil
+from pathlib import Path
+from typing import NamedTuple
+
+from ktransfer import files, runs
+from ktransfer.errors import KTransferError
+from ktransfer.runs import execute
+
+# What says how and by which code a record came about, not what came out.
+_ABOUT = ("carried_over", "code", "commit", "fingerprint", "seconds", "sha256")
+
+
+class Outcome(NamedTuple):
+    """What `refresh` did: counts of runs, and (run, field, was, is) a change.
+
+    `stale` were there to be carried over, `rerun` were carried out again,
+    `carried` took the new fingerprint without being run.
+    """
+
+    stale: int
+    rerun: int
+    carried: int
+    changes: list
+
+
+def refresh(
+    planned, results, executor, *, share, choice="", say=lambda line: None
+):
+    """Carry the stale records of `planned` over, unless a number moved.
+
+    Args:
+        planned: list of `Run`.
+        results: folder of the records.
+        executor, say, choice: as in `execute.sweep`.
+        share: of each arm's runs at a budget that are carried out again.
+
+    Returns:
+        `Outcome`. Runs without a record, failed ones and those that rest on
+        another choice are left to the next sweep.
+    """
+    if not 0 < share <= 1:
+        raise KTransferError(
+            "E_ARGUMENT", f"the sample is {share!r}; expected 0 to 1, above 0."
+        )
+    old = {
+        runs.from_fields(record): record
+        for record in runs.collect(results, planned, choice)
+        if record["stale"]
+        and record["status"] != "failed"
+        and record.get("choice", "") == choice
+    }
+    chosen = sample(old, share)
+    place = _beside(results)
+    execute.sweep(chosen, place, executor, say, choice)
+    new = {run: runs.find(place, run) for run in chosen}
+    changes = [
+        (run, field, old[run].get(field), new[run].get(field))
+        for run in chosen
+        for field in _differing(old[run], new[run])
+    ]
+    if not changes:
+        for run, record in old.items():
+            kept = new.get(run) or _carried(record, run, len(new), len(old))
+            runs.write(results, kept)
+    shutil.rmtree(place)
+    carried = 0 if changes else len(old) - len(new)
+    return Outcome(len(old), len(new), carried, changes)
+
+
+def sample(planned, share):
+    """Return the runs to carry out again: `share` of each arm and budget.
+
+    At least one of each; which ones depends on the runs alone.
+    """
+    groups = {}
+    for run in planned:
+        seedless = run._replace(seed=0, source_seed=None)
+        groups.setdefault(seedless, []).append(run)
+    found = []
+    for members in groups.values():
+        members.sort(key=_drawn)
+        found += members[: math.ceil(share * len(members))]
+    return found
+
+
+def _drawn(run):
+    return files.sha256(runs.canonical(runs.as_fields(run)).encode())
+
+
+def _beside(results):
+    """Return a results folder for the sample, which shares the sources.
+
+    It stays when a refresh is interrupted, and the next one goes on there.
+    """
+    results = Path(results)
+    place = results / ".refresh"
+    runs.check_results_folder(place)
+    (results / "sources").mkdir(exist_ok=True)
+    if not (place / "sources").exists():
+        os.symlink(os.path.join("..", "sources"), place / "sources")
+    return place
+
+
+def _differing(old, new):
+    fields = {*old, *new} - {*_ABOUT, "stale"}
+    return sorted(f for f in fields if old.get(f) != new.get(f))
+
+
+def _carried(record, run, rerun, of):
+    kept = {key: value for key, value in record.items() if key != "stale"}
+    facts = {"rerun": rerun, "of": of, "commit": execute.commit()}
+    return {
+        **kept,
+        "carried_over": facts,
+        "code": runs.code(run),
+        "fingerprint": runs.fingerprint(run),
+    }

@@ -1,0 +1,212 @@
+"""A program is traced once for an architecture and moves no bit."""
+
+import keras
+import numpy as np
+import pytest
+from conftest import small_backbone, small_task, weights_of
+from keras import layers, ops
+
+from ktransfer.engine import programs
+from ktransfer.engine.losses import cross_entropy
+from ktransfer.engine.programs import Objective
+from ktransfer.engine.training import fit, predict
+from ktransfer.errors import Diverged
+from ktransfer.models.surgery import attach_head, freeze, leaves
+
+
+@pytest.fixture
+def task():
+    return small_task("target", 3)
+
+
+@pytest.fixture
+def traced(monkeypatch):
+    """The list that grows with every trace of a training."""
+    seen, step = [], Objective.train_step
+    monkeypatch.setattr(
+        Objective,
+        "train_step",
+        lambda self, data: seen.append(self) or step(self, data),
+    )
+    return seen
+
+
+def build(seed=0, **options):
+    return attach_head(small_backbone(seed=seed, **options), 3, seed=seed)
+
+
+def layer_of(model, name):
+    return next(layer for layer in leaves(model) if layer.name == name)
+
+
+def train(model, task, **options):
+    settings = {"steps": 3, "seed": 0, "batch_size": 16, **options}
+    fit(model, task.train, **settings)
+    return list(weights_of(model).values())
+
+
+def test_one_trace_for_all_seeds_budgets_rates_schedules_and_steps(
+    task, traced
+):
+    train(build(), task)
+    train(build(seed=1), task, seed=1)
+    few = task._replace(train=task.train._replace(**first(task, 9)))
+    train(build(), few)
+    train(build(), task, learning_rate=1e-2, schedule="cosine")
+    train(build(), task, steps=120)
+    assert len(traced) == 1
+
+
+def first(task, n):
+    return {"x": task.train.x[:n], "y": task.train.y[:n]}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"optimizer": "sgd"},
+        {"batch_size": 8},
+        {"loss": lambda labels, logits: 2 * cross_entropy(labels, logits)},
+    ],
+)
+def test_another_training_is_another_program(task, traced, change):
+    train(build(), task)
+    train(build(), task, **change)
+    assert len(traced) == 2
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "sgd"])
+def test_a_program_used_again_gives_the_bits_of_a_fresh_one(task, optimizer):
+    options = {"normalised": True, "dropout": 0.5}
+    train(build(**options), task, optimizer=optimizer)
+    later = {"seed": 1, "steps": 7, "optimizer": optimizer}
+    again = train(build(seed=1, **options), task, **later)
+    programs.forget()
+    assert train(build(seed=1, **options), task, **later) == again
+
+
+def test_another_batch_size_leaves_a_program_alone(task):
+    """Traced anew, it would be so in the precision of the day."""
+    low = {"precision": "mixed_bfloat16"}
+    train(build(), task, batch_size=8, **low)
+    found = train(build(), task, **low)
+    programs.forget()
+    assert train(build(), task, **low) == found
+    assert train(build(), task) != found
+    assert len(programs._programs) == 2
+
+
+def test_rates_of_layers_go_along(task, traced):
+    def by_layer(seed, rate):
+        model = build(seed=seed)
+        rates = [([layer_of(model, "block1_conv")], rate)]
+        return train(model, task, learning_rate=1e-2, rates=rates)
+
+    by_layer(0, 1e-3)
+    again = by_layer(1, 1e-3)
+    assert len(traced) == 1
+    programs.forget()
+    assert by_layer(1, 1e-3) == again
+    by_layer(0, 1e-4)
+    assert len(traced) == 3
+
+
+def test_the_model_of_the_first_training_stays_as_it_was(task):
+    model = build()
+    weights = train(model, task)
+    logits = predict(model, task.train.x)
+    train(build(seed=1), task, seed=1)
+    assert list(weights_of(model).values()) == weights
+    assert (predict(model, task.train.x) == logits).all()
+
+
+def test_models_may_share_layers(task):
+    def second():
+        backbone = small_backbone()
+        train(attach_head(backbone, 3, seed=1), task)
+        return train(attach_head(backbone, 3, seed=2), task)
+
+    again = second()
+    programs.forget()
+    backbone = small_backbone()
+    train(attach_head(backbone, 3, seed=1), task)
+    programs.forget()
+    assert train(attach_head(backbone, 3, seed=2), task) == again
+
+
+def test_losses_may_hold_models_arrays_and_numbers(task, traced):
+    def run(seed, start, strength):
+        model = build(seed=seed)
+        kernel = layer_of(model, "block1_conv").kernel
+
+        def loss(labels, logits):
+            far = ops.sum(ops.square(kernel - start))
+            return cross_entropy(labels, logits) + strength * far
+
+        return train(model, task, loss=loss)
+
+    zeros, ones = np.zeros((1,), "float32"), np.ones((1,), "float32")
+    run(0, zeros, 0.5)
+    again = run(1, zeros, 0.5)
+    assert len(traced) == 1
+    assert run(1, ones, 0.5) != again
+    assert run(1, zeros, 0.7) != again
+    programs.forget()
+    assert run(1, zeros, 0.5) == again
+
+
+def test_what_is_not_understood_is_compiled_anew(task, traced):
+    strength = object()
+
+    def loss(labels, logits):
+        return cross_entropy(labels, logits) * (2 if strength else 1)
+
+    train(build(), task, loss=loss)
+    train(build(), task, loss=loss)
+    assert len(traced) == 2
+
+
+def test_a_training_that_diverges_leaves_nothing_behind(task):
+    weights = train(build(), task)
+    with pytest.raises(Diverged):
+        train(build(), task, learning_rate=1e30, steps=9)
+    assert train(build(), task) == weights
+
+
+def test_a_frozen_model_is_another_one(task, traced):
+    train(build(), task)
+    model = build()
+    freeze(layer_of(model, "block1_conv"))
+    train(model, task)
+    assert len(traced) == 2
+
+
+def test_few_programs_are_kept(task, monkeypatch):
+    monkeypatch.setattr(programs, "KEPT", 2)
+    for units in (2, 3, 4):
+        inputs = keras.Input((12, 12, 3), name="images")
+        x = layers.Flatten()(inputs)
+        x = layers.Dense(units)(x)
+        fit(
+            keras.Model(inputs, layers.Dense(3)(x)),
+            task.train,
+            steps=1,
+            seed=0,
+        )
+    assert len(programs._programs) == 2
+
+
+def test_a_prediction_is_traced_once(task, monkeypatch):
+    seen, call = [], layers.LeakyReLU.call
+    monkeypatch.setattr(
+        layers.LeakyReLU,
+        "call",
+        lambda self, inputs: seen.append(self) or call(self, inputs),
+    )
+    models = [build(seed=seed, normalised=True) for seed in range(3)]
+    seen.clear()
+    found = [predict(model, task.train.x) for model in models]
+    assert len(seen) == 3
+    for model, logits in zip(models, found):
+        programs.forget()
+        assert (predict(model, task.train.x) == logits).all()

@@ -1,0 +1,244 @@
+"""The contract, asserted of every method that is found."""
+
+import ast
+import inspect
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+from conftest import worlds
+
+from ktransfer import data, methods
+from ktransfer.engine import optimizers, programs, training
+from ktransfer.errors import KTransferError, NotApplicable
+from ktransfer.models.surgery import Source, leaves
+from ktransfer.runs import checks
+
+NAMES = sorted(methods.names())
+STEPS = 4
+
+
+def run(name, world, seed=0, **options):
+    target, sources = world
+    training.ledger()
+    with data.sealed():
+        return methods.load(name)(
+            target, *sources, steps=STEPS, seed=seed, **options
+        )
+
+
+def world_of(name):
+    """Return the first small world in which the method applies."""
+    reasons = []
+    for world in worlds(methods.describe(name).min_sources):
+        try:
+            return world, run(name, world)
+        except NotApplicable as error:
+            reasons.append(error.message)
+    raise AssertionError(f"{name} applies nowhere: {reasons}")
+
+
+def state(model):
+    return [v.numpy().tobytes() for v in model.weights]
+
+
+def code_lines(file):
+    """Return the number of lines without docstrings, comments and imports."""
+    text = file.read_text(encoding="utf-8")
+    skipped = set()
+    for node in ast.walk(ast.parse(text)):
+        body = getattr(node, "body", None)
+        parts = [node] if isinstance(node, ast.Import | ast.ImportFrom) else []
+        if isinstance(body, list) and isinstance(body[0], ast.Expr):
+            parts += body[:1] * isinstance(body[0].value, ast.Constant)
+        for part in parts:
+            skipped |= set(range(part.lineno, part.end_lineno + 1))
+    return sum(
+        bool(line.strip()) and not line.strip().startswith("#")
+        for number, line in enumerate(text.splitlines(), start=1)
+        if number not in skipped
+    )
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_documentation_and_test_are_there(name):
+    about = methods.describe(name)
+    assert about.summary.endswith((".", ":")) and about.family
+    assert "https://" in about.citation
+    assert code_lines(methods.path(name)) <= 60
+    test = Path(__file__).parent / f"test_{name}.py"
+    assert test.exists(), f"{name} has no test of its defining property"
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_it_is_described_as_python_sees_it(name):
+    signature = inspect.signature(methods.load(name))
+    keywords = {
+        p.name: p.default
+        for p in signature.parameters.values()
+        if p.kind is p.KEYWORD_ONLY and p.name not in ("steps", "seed")
+    }
+    about = methods.describe(name)
+    described = dict(about.hyperparameters)
+    if any(p.kind is p.VAR_KEYWORD for p in signature.parameters.values()):
+        keywords = methods.TRAINING | keywords
+    assert described == keywords
+
+
+def test_what_fit_is_handed_has_the_defaults_of_fit():
+    parameters = inspect.signature(training.fit).parameters
+    for name, default in methods.TRAINING.items():
+        assert parameters[name].default == default
+    assert set(optimizers.OPTIMIZERS) == set(checks.CHOICES["optimizer"])
+    assert checks.CHOICES["precision"] == training.PRECISIONS
+    assert set(optimizers.SCHEDULES) == set(checks.CHOICES["schedule"])
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_misspelt_hyperparameter_is_a_type_error(name):
+    for world in worlds(methods.describe(name).min_sources):
+        try:
+            with pytest.raises(TypeError, match="temprature"):
+                run(name, world, temprature=1)
+            return
+        except NotApplicable:
+            continue
+    raise AssertionError(f"{name} applies nowhere")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_wrong_number_of_sources_is_refused_before_training(name):
+    about = methods.describe(name)
+    target, sources = worlds(max(about.min_sources, 1))[0]
+    wrong = [sources * 9] if about.max_sources is not None else []
+    wrong += [sources[: about.min_sources - 1]] if about.min_sources else []
+    for given in wrong:
+        with pytest.raises((TypeError, KTransferError)):
+            run(name, (target, given))
+        assert not training.ledger()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_contract(name, tmp_path):
+    (target, sources), model = world_of(name)
+    fits = training.ledger()
+    before = [state(source.model) for source in sources]
+    assert (
+        0 <= STEPS - sum(fit.steps for fit in fits) <= max(len(fits) - 1, 0)
+        or not fits
+    )
+
+    # Raw images to logits, of the target's classes.
+    x = target.train.x[:7]
+    assert model.input.dtype == "uint8"
+    assert tuple(model.input.shape[1:]) == target.image_shape
+    outputs = np.asarray(model(x))
+    assert outputs.shape == (7, target.num_classes)
+    assert np.isfinite(outputs).all()
+
+    # Nothing of the source is shared, nothing of it moved.
+    own = {id(v) for v in model.variables}
+    for source in sources:
+        assert not own & {id(v) for v in source.model.variables}
+
+    # What is saved is what is served.
+    model.save(tmp_path / "model.keras")
+    loaded = keras.saving.load_model(tmp_path / "model.keras")
+    np.testing.assert_allclose(loaded(x), outputs, rtol=1e-6, atol=1e-6)
+
+    # Another seed gives other bits, and the same call gives the same ones:
+    # the programs that the runs before left behind move none.
+    other = state(run(name, (target, sources), seed=1))
+    assert other != state(model) or not fits
+    programs.forget()
+    assert state(run(name, (target, sources), seed=1)) == other
+    assert [state(source.model) for source in sources] == before
+    kinds = {type(leaf).__name__ for leaf in leaves(model)}
+    assert "Lambda" not in kinds, "a Lambda does not load safely"
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "classifier_discrepancy",
+        "co_tuning",
+        "domain_adversarial",
+        "gradient_surgery",
+        "l2_sp",
+        "wise_ft",
+    ],
+)
+def test_a_traced_program_moves_no_bit_of_the_next_run(name, traced):
+    """What tracing builds into a program would be that of the first run."""
+    world, _ = world_of(name)
+    again = state(run(name, world, seed=1))
+    programs.forget()
+    assert state(run(name, world, seed=1)) == again
+
+
+def _sources(file):
+    return ast.walk(ast.parse(file.read_text(encoding="utf-8")))
+
+
+def _imported(file):
+    for node in _sources(file):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield node.module or ""
+
+
+FILES = sorted(Path(methods.__file__).parents[1].rglob("*.py"))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_method_imports_no_method_and_touches_no_test_split(name):
+    file = methods.path(name)
+    assert not [m for m in _imported(file) if m.startswith("ktransfer.methods")]
+    words = {getattr(n, "attr", getattr(n, "id", "")) for n in _sources(file)}
+    assert not words & {"test_split", "compile", "callbacks"}
+
+
+def test_one_module_imports_tensorflow_one_writes_none_unpickles():
+    for file in FILES:
+        imported = [name.partition(".")[0] for name in _imported(file)]
+        assert "pickle" not in imported
+        if file.parent.name != "backend":
+            assert "tensorflow" not in imported, file
+        for node in _sources(file):
+            if isinstance(node, ast.Call):
+                called = ast.unparse(node.func)
+                assert called not in ("eval", "exec", "yaml.load"), file
+                named = [keyword.arg for keyword in node.keywords]
+                assert "shell" not in named, file
+                if called == "open" and file.name != "files.py":
+                    mode = ast.unparse(node.args[1]) if node.args[1:] else "'r'"
+                    assert not set("wax+") & set(mode), file
+                last = called.rpartition(".")[2]
+                assert last not in ("write_text", "write_bytes"), file
+
+
+def test_only_evaluation_opens_the_test_split():
+    users = {
+        file.name
+        for file in FILES
+        if file.parent.name != "data"
+        for node in _sources(file)
+        if isinstance(node, ast.Attribute) and node.attr == "test_split"
+    }
+    assert users == {"cli.py", "execute.py", "sources.py"}
+
+
+def test_one_module_compiles_and_none_fits():
+    for file in FILES:
+        for node in _sources(file):
+            if isinstance(node, ast.Attribute) and node.attr == "compile":
+                owner = ast.unparse(node.value)
+                assert file.name == "programs.py" or owner == "re", file
+
+
+def test_a_world_is_what_it_says():
+    for target, sources in worlds(2):
+        assert all(isinstance(source, Source) for source in sources)
+        assert target.train.x.dtype == "uint8"

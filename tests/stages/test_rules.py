@@ -1,0 +1,91 @@
+"""Rules: what a source says of the target's classes, checked by NumPy."""
+
+import numpy as np
+import pytest
+from conftest import small_source, small_task
+
+from ktransfer.data import Split
+from ktransfer.engine.training import predict
+from ktransfer.errors import KTransferError
+from ktransfer.stages import rules
+
+BELIEFS = np.array(
+    [[0.5, 0.3, 0.15, 0.05], [0.1, 0.1, 0.1, 0.7]], dtype="float32"
+)
+
+
+def softmax(z):
+    shares = np.exp(z - z.max(-1, keepdims=True))
+    return shares / shares.sum(-1, keepdims=True)
+
+
+@pytest.fixture(scope="module")
+def world():
+    source_task = small_task("source", 3)._replace(labels=("a", "b", "c"))
+    return small_task("target", 1), small_source(source_task, steps=3)
+
+
+def test_agreement_is_relative_to_the_likeliest_class():
+    values = np.asarray(rules.source_agreement(BELIEFS, 0.5))
+    np.testing.assert_allclose(values[0], [1, 0.6, 0.3, 0.1], rtol=1e-6)
+    assert values[1].max() == 1
+
+
+@pytest.mark.parametrize(
+    ("share", "allowed"),
+    [(0.01, [1, 0, 0, 0]), (0.5, [1, 1, 0, 0]), (0.6, [1, 1, 1, 0])],
+)
+def test_likely_classes_are_a_share_rounded_up(share, allowed):
+    values = np.asarray(rules.likely_classes(BELIEFS, share))
+    assert values[0].tolist() == allowed
+    assert np.asarray(rules.likely_classes(BELIEFS, 1.0)).min() == 1
+
+
+@pytest.mark.parametrize(
+    ("share", "allowed"),
+    [(0.4, [1, 0, 0, 0]), (0.6, [1, 1, 0, 0]), (0.9, [1, 1, 1, 0])],
+)
+def test_likely_mass_is_the_fewest_classes_that_hold_it(share, allowed):
+    values = np.asarray(rules.likely_mass(BELIEFS, share))
+    assert values[0].tolist() == allowed
+    # The surer source allows fewer.
+    assert np.asarray(rules.likely_mass(BELIEFS, 0.6))[1].sum() == 1
+
+
+def test_beliefs_translate_the_sources_classes(world):
+    target, source = world
+    given = predict(rules.beliefs(target, source), target.train.x)
+    np.testing.assert_allclose(given.sum(-1), 1, rtol=1e-5)
+    colour = np.repeat(target.train.x, 3, axis=-1)
+    theta = softmax(predict(source.model, colour).astype("float64"))
+    joint = np.stack([theta[target.train.y == k].sum(0) for k in range(3)])
+    expected = theta @ (joint / joint.sum(0)).T
+    np.testing.assert_allclose(given, expected, atol=1e-5)
+
+
+def test_a_source_of_the_same_classes_is_not_translated():
+    target, source = small_task("target", 1), small_source(small_task("s", 1))
+    given = predict(rules.beliefs(target, source), target.train.x)
+    logits = predict(source.model, target.train.x)
+    np.testing.assert_allclose(given, softmax(logits), atol=1e-6)
+    # No label is read, so none can leak into the rule.
+    other = Split(target.train.x, target.train.y[::-1].copy())
+    again = rules.beliefs(target._replace(train=other), source)
+    np.testing.assert_array_equal(predict(again, target.train.x), given)
+
+
+@pytest.mark.parametrize("name", rules.RULES)
+def test_a_rule_is_frozen_and_between_zero_and_one(world, name):
+    target, source = world
+    rule = rules.read(name, target, source, 0.5)
+    values = predict(rule, target.train.x)
+    assert values.shape == (48, 3)
+    assert values.min() >= 0 and values.max() == 1
+    assert not rule.trainable_variables
+    own = {id(v) for v in rule.variables}
+    assert not own & {id(v) for v in source.model.variables}
+
+
+def test_an_unknown_rule_names_the_nearest():
+    with pytest.raises(KTransferError, match="'likely_mass'"):
+        rules.check("likely_mas", rules.RULES)
