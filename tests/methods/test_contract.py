@@ -2,6 +2,7 @@
 
 import ast
 import inspect
+import itertools
 from pathlib import Path
 
 import keras
@@ -239,6 +240,10 @@ def test_one_module_compiles_and_none_fits():
 
 
 def test_a_world_is_what_it_says():
-    for target, sources in worlds(2):
+    for target, sources in worlds(3):
         assert all(isinstance(source, Source) for source in sources)
         assert target.train.x.dtype == "uint8"
+        images = [target.train.x, *(x.task.train.x for x in sources)]
+        # Domains of the same classes are shifted only if their images differ.
+        for one, other in itertools.combinations(images, 2):
+            assert not np.array_equal(one, other)
