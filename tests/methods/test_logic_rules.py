@@ -1,9 +1,13 @@
 """Logic rules: q is p with the rule imposed, and the network follows it."""
 
+import inspect
+
+import keras
 import numpy as np
 import pytest
 from conftest import small_source, small_task, weights_of
 
+from ktransfer.engine import backend
 from ktransfer.engine.training import predict
 from ktransfer.errors import KTransferError
 from ktransfer.methods.baselines import scratch
@@ -80,37 +84,76 @@ def test_a_strict_rule_leaves_no_mass_on_forbidden_classes(world):
     assert q[allowed == 0].max() < 1e-30
 
 
-def test_without_imitation_it_is_training_from_scratch(world):
+@pytest.mark.parametrize("options", [{"decay": 1.0}, {"imitation": 0}])
+def test_without_imitation_it_is_training_from_scratch(world, options):
     target, source = world
-    model = transfer(target, source, decay=1.0, **OPTIONS)
+    model = transfer(target, source, **options, **OPTIONS)
     plain = scratch.transfer(target, **OPTIONS)
     assert list(weights_of(model).values()) == list(weights_of(plain).values())
 
 
-def test_the_loss_is_the_written_formula(world, monkeypatch):
-    target, source = world
+def test_the_defaults_are_the_authors_but_for_the_cap():
+    defaults = inspect.signature(transfer).parameters
+    named = ("strictness", "decay", "imitation")
+    assert [defaults[name].default for name in named] == [6.0, 0.95, 0.6]
+
+
+def loss_given_to_fit(world, monkeypatch, **options):
+    """Return the loss of 120 steps of 16 images: 40 passes over 48."""
     seen = {}
     monkeypatch.setattr(
         logic_rules, "fit", lambda *args, **options: seen.update(options)
     )
-    transfer(target, source, steps=120, seed=0, batch_size=16)
+    transfer(*world, steps=120, seed=0, batch_size=16, **options)
+    return seen["loss"]
+
+
+@pytest.mark.parametrize("cap", [0.3, 0.6])
+def test_the_loss_is_the_written_formula(world, monkeypatch, cap):
+    loss = loss_given_to_fit(world, monkeypatch, imitation=cap)
     rng = np.random.default_rng(0)
     z, constrained = rng.normal(size=(2, 6, 3))
     labels = rng.integers(0, 3, 6)
     p, q = softmax(z), softmax(constrained)
     hard = -np.log(p[np.arange(6), labels]).mean()
     soft = -(q * np.log(p)).sum(-1).mean()
-    for done in (0.0, 0.25, 0.75):
-        # 120 steps of 16 images are 40 passes over 48.
-        share = 1 - 0.95 ** (40 * done)
+    for done, share in (
+        (0.0, 0.0),
+        (0.1, 1 - 0.95**4),
+        (0.25, min(cap, 1 - 0.95**10)),
+        # Uncapped it would be .79, and near 1 in a longer run.
+        (0.75, cap),
+    ):
         outputs = {
             "logits": np.float32(z),
             "constrained": np.float32(constrained),
             "progress": np.full((6, 1), done, "float32"),
         }
         expected = (1 - share) * hard + share * soft
-        found = float(seen["loss"](labels, outputs))
+        found = float(loss(labels, outputs))
         assert found == pytest.approx(expected, rel=1e-5)
+
+
+def test_q_is_a_constant_to_the_gradient(world, monkeypatch):
+    """The gradient in the logits is ((1 - pi)(p - y) + pi (p - q)) / n."""
+    loss = loss_given_to_fit(world, monkeypatch)
+    rng = np.random.default_rng(0)
+    z, violation = rng.normal(size=(2, 6, 3)).astype("float32")
+    labels = rng.integers(0, 3, 6)
+    variable = keras.Variable(z)
+
+    def value():
+        outputs = {
+            "logits": variable.value,
+            "constrained": variable.value - 6 * violation,
+            "progress": np.full((6, 1), 0.75, "float32"),
+        }
+        return loss(labels, outputs)
+
+    _, (slope,) = backend.value_and_gradients(value, [variable])
+    p, q = softmax(z), softmax(z - 6 * violation)
+    expected = (0.4 * (p - np.eye(3)[labels]) + 0.6 * (p - q)) / 6
+    np.testing.assert_allclose(slope, expected, atol=1e-6)
 
 
 def test_p_and_q_come_from_one_network_and_are_told_apart(world):
@@ -127,8 +170,6 @@ def test_p_and_q_come_from_one_network_and_are_told_apart(world):
 
 
 def test_the_imposed_network_saves_after_training(world, tmp_path):
-    import keras
-
     target, source = world
     model = transfer(target, source, imposed=True, **OPTIONS)
     model.save(tmp_path / "model.keras")
@@ -136,6 +177,12 @@ def test_the_imposed_network_saves_after_training(world, tmp_path):
     np.testing.assert_allclose(
         loaded(target.train.x), model(target.train.x), atol=1e-6
     )
+
+
+@pytest.mark.parametrize("imitation", [-0.1, 1.0, 2])
+def test_an_imitation_without_a_cap_is_refused(world, imitation):
+    with pytest.raises(KTransferError, match="imitation is .*below 1"):
+        transfer(*world, steps=1, seed=0, imitation=imitation)
 
 
 def test_an_unknown_rule_names_the_nearest(world):
