@@ -1,5 +1,7 @@
 """Semantic loss: minus the log of the probability that is allowed."""
 
+import inspect
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -106,6 +108,11 @@ def test_unlabelled_images_count(world):
     # The allowed classes of each stream are computed once.
     assert [fit.cached for fit in fits] == [3, 6]
     assert weights_of(models[0]) != weights_of(models[1])
+
+
+def test_the_default_strength_is_that_of_the_authors_code():
+    strength = inspect.signature(transfer).parameters["strength"]
+    assert strength.default == 0.0005
 
 
 def test_a_constraint_allows_or_forbids(world):
