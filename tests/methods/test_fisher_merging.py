@@ -1,5 +1,6 @@
 """Fisher merging: weights averaged by how much they matter to each source."""
 
+import inspect
 import json
 
 import keras
@@ -8,6 +9,7 @@ import pytest
 from conftest import worlds
 from keras import ops
 
+from ktransfer.engine.training import reestimate_statistics
 from ktransfer.errors import NotApplicable
 from ktransfer.measures.fisher import diagonal_fisher
 from ktransfer.methods.fusion import fisher_merging
@@ -102,6 +104,30 @@ def test_the_labels_of_the_data_play_no_part(world):
     assert bytes_of(one) == bytes_of(other)
 
 
+def test_floor_and_norm_are_the_authors_defaults():
+    """Worked by hand: a Fisher by its norm, floored before, not after."""
+    assert inspect.signature(transfer).parameters["floor"].default == 1e-6
+    ones, zeros = [np.ones(1), np.ones(2)], [np.zeros(1), np.zeros(2)]
+    # Norms 5 and 200: unnormalised the second would have the first weight.
+    fishers = [
+        [np.array([3.0]), np.array([0.0, 4.0])],
+        [np.array([160.0]), np.array([120.0, 0.0])],
+    ]
+    first, second = _weighted_mean([ones, zeros], fishers, 1e-6)
+    np.testing.assert_allclose(first, [0.6 / 1.4], rtol=1e-12)
+    floors = [1e-6 / 5, 1e-6 / 200]
+    wanted = [floors[0] / (floors[0] + 0.6), 0.8 / (0.8 + floors[1])]
+    np.testing.assert_allclose(second, wanted, rtol=1e-12)
+
+
+def test_the_scale_of_a_fisher_does_not_matter():
+    rng = np.random.default_rng(0)
+    members, fishers = rng.uniform(0.1, 1, (2, 3, 2, 4))
+    scaled = fishers * np.array([1.0, 1e3, 1e-2])[:, None, None]
+    found, wanted = (_weighted_mean(members, x, 0.0) for x in (scaled, fishers))
+    np.testing.assert_allclose(found, wanted, rtol=1e-12)
+
+
 def test_the_mean_is_weighted_by_the_fishers():
     rng = np.random.default_rng(0)
     members = rng.normal(size=(3, 2, 4, 5)).astype("float32")
@@ -124,9 +150,11 @@ def test_the_mean_is_weighted_by_the_fishers():
     np.testing.assert_allclose(
         _weighted_mean(alike, any_weights, 1e-8), members[0], rtol=1e-6
     )
+    norms = np.sqrt((any_weights**2).sum(axis=(1, 2, 3), keepdims=True))
+    scaled = any_weights / norms
     np.testing.assert_allclose(
         _weighted_mean(members, any_weights, 1e-8),
-        (any_weights * members).sum(0) / any_weights.sum(0),
+        (scaled * members).sum(0) / scaled.sum(0),
         rtol=1e-6,
     )
 
@@ -134,13 +162,17 @@ def test_the_mean_is_weighted_by_the_fishers():
 def test_all_weight_on_one_source_gives_it(world, monkeypatch):
     target, sources = world
     sizes = iter([0.0, 1.0])
+    seen = []
 
     def fisher(model, images, variables, **_):
+        seen.append(images)
         size = next(sizes)
         return [np.full(v.shape, size) for v in variables]
 
     monkeypatch.setattr(fisher_merging, "diagonal_fisher", fisher)
-    model = transfer(target, *sources, **START)
+    model = transfer(target, *sources, floor=1e-12, **START)
+    # Each source is measured on images of its own.
+    assert all(x is s.task.train.x for x, s in zip(seen, sources, strict=True))
     backbone, wanted = cut(model, "features"), copy_backbone(sources[1].model)
     for mine, theirs in zip(
         backbone.trainable_variables, wanted.trainable_variables, strict=True
@@ -161,6 +193,17 @@ def test_equal_sources_give_themselves(world):
     for layer in leaves(twice):
         if layer.name.endswith("_norm"):
             assert (layer.moving_variance.numpy() > 0).all()
+
+
+def test_the_statistics_are_those_of_the_target(world):
+    target, sources = world
+    merged = cut(transfer(target, *sources, **START), "features")
+    before = bytes_of(merged)
+    reestimate_statistics(merged, target.train.x)
+    assert bytes_of(merged) == before
+    other = target._replace(train=target.train._replace(x=255 - target.train.x))
+    moved = cut(transfer(other, *sources, **START), "features")
+    assert bytes_of(moved) != before
 
 
 def test_needs_are_named(world):
