@@ -7,8 +7,14 @@ from keras import layers, ops
 from ktransfer.engine.losses import cross_entropy, softened_divergence
 from ktransfer.engine.training import fit
 from ktransfer.models.layers import InferenceMode
-from ktransfer.models.surgery import adapt_input, copy, freeze
-from ktransfer.stages.heads import tuned
+from ktransfer.models.surgery import (
+    adapt_input,
+    classifier,
+    copy,
+    copy_backbone,
+    freeze,
+)
+from ktransfer.seeds import stream
 
 
 def answers(source, target):
@@ -20,16 +26,21 @@ def answers(source, target):
     )
 
 
-def teacher(target, source, *, steps, share, seed, name="teacher", **training):
+def teacher(target, source, *, steps, share, seed, number=None, **training):
     """Return a frozen teacher for `target`, and the steps left for the rest.
 
     The source itself if it answers the target's classes; else the source,
-    fine-tuned on the labelled target images.
+    fine-tuned on the labelled target images, in an epoch order of its own: in
+    that of the student both would see the same first images, and where the
+    steps do not reach all of them, the rest would never be seen.
 
     Args:
         steps: of the whole method.
         share: of the steps that fine-tuning a teacher may take.
-        seed, training: as in `fit`.
+        seed: of the method.
+        number: of the teacher where there are several, from 1 on; the first
+            is what a lone one is. It is named by it.
+        training: as in `fit`.
 
     Returns:
         (model from raw target images to logits, number of steps left).
@@ -39,8 +50,10 @@ def teacher(target, source, *, steps, share, seed, name="teacher", **training):
         spent = 0
     else:
         spent = int(steps * share)
-        model = tuned(target, source, steps=spent, seed=seed, **training)
-    model = copy(model, name)
+        model = classifier(copy_backbone(source.model), target, seed=seed)
+        order = stream(seed, "teacher", number or 1)
+        fit(model, target.train, steps=spent, seed=order, **training)
+    model = copy(model, f"teacher_{number}" if number else "teacher")
     freeze(model)
     return model, steps - spent
 

@@ -50,6 +50,20 @@ def test_a_teacher_of_other_classes_takes_its_share_of_the_steps(world):
     assert list(weights_of(model).values()) == list(weights_of(plain).values())
 
 
+def test_teacher_and_student_have_epoch_orders_of_their_own(
+    world, monkeypatch
+):
+    target, source = world
+    other = source._replace(task=source.task._replace(labels=("a", "b", "c")))
+    seeds = []
+    monkeypatch.setattr(
+        teachers, "fit", lambda *args, seed, **options: seeds.append(seed)
+    )
+    transfer(target, other, steps=6, seed=2)
+    taught, learned = (training.epoch_order(48, 3, 8, s) for s in seeds)
+    assert seeds[1] == 2 and not np.array_equal(taught, learned)
+
+
 @pytest.mark.parametrize("strength", [0.3, 1.0])
 def test_the_loss_is_the_written_formula(world, monkeypatch, strength):
     target, source = world

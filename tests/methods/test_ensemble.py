@@ -45,11 +45,22 @@ def test_its_softmax_is_the_mean_of_the_members(world):
     assert [fit.steps for fit in training.ledger()] == [2, 2]
     x = target.train.x[:9]
     members = [model.get_layer(f"member_{i}") for i in (1, 2)]
-    tuned = fine_tuning.transfer(target, sources[1], steps=2, **OPTIONS)
-    assert bytes_of(members[1]) == bytes_of(tuned)
+    tuned = fine_tuning.transfer(target, sources[0], steps=2, **OPTIONS)
+    assert bytes_of(members[0]) == bytes_of(tuned)
     wanted = np.mean([chances(member, x) for member in members], axis=0)
     np.testing.assert_allclose(chances(model, x), wanted, rtol=1e-5)
     np.testing.assert_allclose(model(x), np.log(wanted), rtol=1e-4, atol=1e-6)
+
+
+def test_each_member_has_an_epoch_order_of_its_own(world):
+    target, (source, _) = world
+    training.ledger()
+    model = transfer(target, source, source, source, steps=6, **OPTIONS)
+    assert [fit.steps for fit in training.ledger()] == [2, 2, 2]
+    members = [bytes_of(model.get_layer(f"member_{i}")) for i in (1, 2, 3)]
+    tuned = fine_tuning.transfer(target, source, steps=2, **OPTIONS)
+    assert members[0] == bytes_of(tuned)
+    assert members[1] != members[0] != members[2] != members[1]
 
 
 def test_equal_members_give_the_member(world):
@@ -80,17 +91,17 @@ def test_a_member_that_is_never_right_sinks_and_stays_finite():
 def test_fitted_weights_are_held_out_from_the_members(world, monkeypatch):
     target, sources = world
     sizes, found = [], []
-    tuned, most_likely = ensemble.tuned, ensemble._most_likely
+    fit, most_likely = ensemble.fit, ensemble._most_likely
 
-    def watched_tuned(task, source, **options):
-        sizes.append(len(task.train.y))
-        return tuned(task, source, **options)
+    def watched_fit(model, data, **options):
+        sizes.append(len(data.y))
+        return fit(model, data, **options)
 
     def watched_shares(*arguments):
         found.append((arguments[0].shape, most_likely(*arguments)))
         return found[0][1]
 
-    monkeypatch.setattr(ensemble, "tuned", watched_tuned)
+    monkeypatch.setattr(ensemble, "fit", watched_fit)
     monkeypatch.setattr(ensemble, "_most_likely", watched_shares)
     model = transfer(target, *sources, steps=4, weights="fitted", **OPTIONS)
     ((shape, shares),) = found

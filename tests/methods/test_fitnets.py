@@ -1,5 +1,7 @@
 """FitNets: the hint trains the lower student; the regressor is left behind."""
 
+import itertools
+
 import numpy as np
 import pytest
 from conftest import small_backbone, small_source, small_task, weights_of
@@ -17,7 +19,7 @@ from ktransfer.models.surgery import (
     cut,
     freeze,
 )
-from ktransfer.stages import heads
+from ktransfer.stages import heads, teachers
 
 
 @pytest.fixture(scope="module")
@@ -88,6 +90,29 @@ def test_the_steps_are_divided(world):
     training.ledger()
     transfer(target, other, steps=6, seed=1, batch_size=8)
     assert [fit.steps for fit in training.ledger()] == [3, 1, 2]
+
+
+def test_every_stage_has_an_epoch_order_of_its_own(world, monkeypatch):
+    """Of one order all stages would see the same first images."""
+    target, source = world
+    other = source._replace(task=source.task._replace(labels=("a", "b", "c")))
+    seeds = []
+
+    def watched(model, data, *, seed, **options):
+        seeds.append(seed)
+
+    for room in (fitnets, teachers):
+        monkeypatch.setattr(room, "fit", watched)
+    transfer(target, other, steps=12, seed=1)
+    orders = [training.epoch_order(48, 3, 16, seed) for seed in seeds]
+    assert len(orders) == 3
+    for one, two in itertools.combinations(orders, 2):
+        assert not np.array_equal(one, two)
+    # The student starts as it does without a teacher, or without a hint.
+    assert seeds[1] == 1
+    seeds.clear()
+    transfer(target, source, steps=12, seed=1, hint_share=0.0)
+    assert seeds == [1, 1]
 
 
 def test_the_student_runs_once_a_step():

@@ -9,7 +9,7 @@ from ktransfer.errors import KTransferError, NotApplicable
 from ktransfer.methods.knowledge import distillation, multi_teacher
 from ktransfer.methods.knowledge.multi_teacher import transfer
 from ktransfer.models.surgery import freeze
-from ktransfer.stages import fusion, heads, teachers
+from ktransfer.stages import fusion, teachers
 
 OPTIONS = {"steps": 2, "seed": 1, "batch_size": 8}
 
@@ -64,13 +64,17 @@ def test_one_teacher_that_must_be_tuned_is_distillation(target):
 def test_teachers_that_must_be_tuned_divide_their_steps(target, monkeypatch):
     source = loud_source(0)
     other = source._replace(task=source.task._replace(labels=("a", "b", "c")))
-    taken = []
-    for room in heads, teachers:
-        monkeypatch.setattr(
-            room, "fit", lambda *args, steps, **options: taken.append(steps)
-        )
+    taken, seeds = [], []
+
+    def watched(*args, steps, seed, **options):
+        taken.append(steps)
+        seeds.append(seed)
+
+    monkeypatch.setattr(teachers, "fit", watched)
     transfer(target, other, source, other, steps=12, seed=1)
     assert taken == [2, 2, 8]
+    # Each of them, and the student, in an epoch order of its own.
+    assert len(set(seeds)) == 3 and seeds[2] == 1
 
 
 def test_the_mean_is_of_softened_probabilities(target):

@@ -1,10 +1,11 @@
 """Ensemble: the mean of what several fine-tuned sources believe.
 
-Each source is fine-tuned with its part of the steps; the logits of the result
-are the log of the weighted mean of the members' probabilities. `weights`
-"uniform" gives each member 1/n. "fitted" trains the members without some of
-the target's own images and takes the weights that are most likely on those,
-over the simplex (by expectation maximisation, which is convex here).
+Each source is fine-tuned with its part of the steps, in an epoch order of its
+own; the logits of the result are the log of the weighted mean of the members'
+probabilities. `weights` "uniform" gives each member 1/n. "fitted" trains the
+members without some of the target's own images and takes the weights that are
+most likely on those, over the simplex (by expectation maximisation, which is
+convex here).
 
 Row: M22 (article 001, section 6.3).
 Source: Dietterich 2000. https://doi.org/10.1007/3-540-45014-9_1
@@ -13,11 +14,12 @@ Source: Dietterich 2000. https://doi.org/10.1007/3-540-45014-9_1
 import numpy as np
 from keras import ops
 
-from ktransfer.engine.training import predict
+from ktransfer.engine.training import fit, predict
 from ktransfer.errors import unknown
-from ktransfer.models.surgery import copy
+from ktransfer.models.surgery import classifier, copy, copy_backbone
+from ktransfer.seeds import stream
 from ktransfer.stages.fusion import mixture, require_sources
-from ktransfer.stages.heads import held_out, tuned
+from ktransfer.stages.heads import held_out
 
 
 def transfer(target, *sources, steps, seed, weights="uniform", **training):
@@ -27,12 +29,14 @@ def transfer(target, *sources, steps, seed, weights="uniform", **training):
     validation = None
     if weights == "fitted" and len(sources) > 1:
         target, validation = held_out(target, seed)
-    members = [
-        tuned(
-            target, source, steps=steps // len(sources), seed=seed, **training
-        )
-        for source in sources
-    ]
+    members = []
+    for number, source in enumerate(sources):
+        member = classifier(copy_backbone(source.model), target, seed=seed)
+        # One order for all would show the same first images to each.
+        order = stream(seed, "member", number) if number else seed
+        steps_each = steps // len(sources)
+        fit(member, target.train, steps=steps_each, seed=order, **training)
+        members.append(member)
     shares = [1 / len(members)] * len(members)
     if validation:
         shares = _fitted(members, validation)

@@ -5,7 +5,8 @@ is trained on the mean of (r(f_student) - f_teacher)^2, f being the maps of
 that block of either network. r is linear on the channels, a 1x1 convolution,
 and bridges widths; of maps of different size the larger is average-pooled to
 the smaller (ours), and a map beside a vector is averaged over its positions.
-Stage 2: distillation, with its `temperature` and `strength`. r is left behind.
+Stage 2: distillation, with its `temperature` and `strength`, in an epoch order
+of its own. r is left behind.
 `hint_block` and both shares are ours; a joint form would weight the hint by
 100 (RepDistiller).
 
@@ -20,7 +21,7 @@ from ktransfer.engine.training import fit
 from ktransfer.errors import KTransferError, NotApplicable
 from ktransfer.models.layers import InferenceMode
 from ktransfer.models.surgery import cut, head_layer
-from ktransfer.stages.heads import small_network
+from ktransfer.stages.heads import divided, small_network
 from ktransfer.stages.teachers import distill, same_size, teacher
 
 
@@ -43,7 +44,7 @@ def transfer(
     teach, left = teacher(
         target, source, steps=steps, share=teacher_share, seed=seed, **training
     )
-    hint_steps = int(left * hint_share)
+    hint_steps, rest, later = divided(left, hint_share, seed=seed)
     fit(
         _hints(below, cut(teach, hint_block), seed),
         target.train,
@@ -56,8 +57,8 @@ def transfer(
         student,
         target,
         teach,
-        steps=left - hint_steps,
-        seed=seed,
+        steps=rest,
+        seed=later,
         temperature=temperature,
         strength=strength,
         **training,

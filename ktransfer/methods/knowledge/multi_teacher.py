@@ -49,7 +49,7 @@ def transfer(
             steps=steps,
             share=teacher_share / len(sources),
             seed=seed,
-            name=f"teacher_{number}",
+            number=number,
             **training,
         )
         teachers.append(teach)
