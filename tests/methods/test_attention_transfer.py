@@ -1,8 +1,10 @@
 """Attention transfer: maps of where, blind to scale and to channel order."""
 
+import inspect
+
 import numpy as np
 import pytest
-from conftest import small_source, small_task, weights_of
+from conftest import small_backbone, small_source, small_task, weights_of
 
 from ktransfer.engine import losses, training
 from ktransfer.errors import NotApplicable
@@ -10,7 +12,13 @@ from ktransfer.methods.baselines import scratch
 from ktransfer.methods.knowledge import attention_transfer
 from ktransfer.methods.knowledge.attention_transfer import transfer
 from ktransfer.models import backbones
-from ktransfer.models.surgery import Source, attach_head
+from ktransfer.models.surgery import (
+    Source,
+    adapt_input,
+    attach_head,
+    freeze,
+    inline,
+)
 from ktransfer.stages import heads, teachers
 
 
@@ -70,6 +78,53 @@ def test_the_loss_is_the_written_formula(world, monkeypatch):
     assert float(seen["loss"](target.train.y, equal)) == pytest.approx(
         hard, rel=1e-5
     )
+
+
+def test_the_default_strength_belongs_to_the_mean():
+    strength = inspect.signature(transfer).parameters["strength"]
+    assert strength.default == 1000.0
+
+
+@pytest.mark.parametrize("size", [12, 48])
+def test_both_maps_are_those_of_their_networks(monkeypatch, size):
+    """Squares first, then means over areas, then each by its own norm."""
+    target = small_task("target", 1)
+    source = small_source(small_task("source", 3, size=size), steps=2)
+    seen = {}
+    monkeypatch.setattr(
+        attention_transfer,
+        "fit",
+        lambda model, *args, **options: seen.update(model=model),
+    )
+    transfer(target, source, steps=1, seed=0, blocks=["block2"])
+    outputs = seen["model"](target.train.x)
+    networks = {
+        "student": heads.small_network(target, 0),
+        "teacher": adapt_input(source.model, target.image_shape),
+    }
+    # The student's map has 6 x 6 positions; the source's 3 x 3, or 12 x 12.
+    shared = min(6, size // 4)
+    for name, network in networks.items():
+        maps = inline(network, tap=["block2"])(target.train.x)["block2"]
+        energy = (maps.numpy().astype("float64") ** 2).mean(-1)
+        side = energy.shape[1] // shared
+        cells = energy.reshape(48, shared, side, shared, side).mean((2, 4))
+        flat = cells.reshape(48, -1)
+        flat = flat / np.linalg.norm(flat, axis=1, keepdims=True)
+        (found,) = outputs[name]
+        np.testing.assert_allclose(found, flat, atol=1e-5)
+
+
+def test_a_teacher_with_dropout_is_read_as_it_serves(world):
+    target, _ = world
+    network = attach_head(small_backbone((12, 12, 1), dropout=0.5), 3, seed=0)
+    freeze(network)
+    student = heads.small_network(target, 0)
+    both = attention_transfer._compared(student, network, ["block2"])
+    (training,), (serving,) = (
+        both(target.train.x, training=flag)["teacher"] for flag in (True, False)
+    )
+    np.testing.assert_array_equal(training, serving)
 
 
 def test_strength_zero_is_training_from_scratch(world):

@@ -6,6 +6,7 @@ import pytest
 from conftest import small_source, small_task
 from keras import layers
 
+from ktransfer.engine.training import reestimate_statistics
 from ktransfer.errors import NotApplicable
 from ktransfer.methods.multitask import cross_stitch, soft_sharing
 from ktransfer.methods.parameter import fine_tuning
@@ -103,6 +104,15 @@ def test_the_result_holds_both_towers_and_one_head(world):
     (other,) = [x for x in leaves(model) if x.name == "block1_conv_source"]
     other.kernel.assign(other.kernel + 1)
     assert not np.allclose(model(target.train.x), before)
+
+
+def test_batch_normalisation_ends_with_the_targets_statistics():
+    target = small_task("target", 1)
+    source = small_source(small_task("source", 3), normalised=True)
+    model = cross_stitch.transfer(target, source, steps=2, **OPTIONS)
+    before = [v.numpy().tobytes() for v in model.weights]
+    reestimate_statistics(model, target.train.x)
+    assert [v.numpy().tobytes() for v in model.weights] == before
 
 
 def test_branches_between_blocks_are_refused(world):

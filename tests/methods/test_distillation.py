@@ -1,5 +1,7 @@
 """Distillation: Hinton's loss to the digit, and nothing but the student."""
 
+import inspect
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -50,9 +52,7 @@ def test_a_teacher_of_other_classes_takes_its_share_of_the_steps(world):
     assert list(weights_of(model).values()) == list(weights_of(plain).values())
 
 
-def test_teacher_and_student_have_epoch_orders_of_their_own(
-    world, monkeypatch
-):
+def test_teacher_and_student_have_epoch_orders_of_their_own(world, monkeypatch):
     target, source = world
     other = source._replace(task=source.task._replace(labels=("a", "b", "c")))
     seeds = []
@@ -62,6 +62,21 @@ def test_teacher_and_student_have_epoch_orders_of_their_own(
     transfer(target, other, steps=6, seed=2)
     taught, learned = (training.epoch_order(48, 3, 8, s) for s in seeds)
     assert seeds[1] == 2 and not np.array_equal(taught, learned)
+
+
+def test_the_defaults_are_those_of_repdistiller():
+    defaults = inspect.signature(transfer).parameters
+    assert defaults["temperature"].default == 4.0
+    assert defaults["strength"].default == 0.9
+
+
+def test_the_teachers_answers_are_constants_to_the_gradient():
+    rng = np.random.default_rng(1)
+    teacher, student = rng.normal(0, 3, (2, 6, 5)).astype("float32")
+    variable = tf.Variable(teacher)
+    with tf.GradientTape() as tape:
+        loss = softened_divergence(variable, student, 4.0)
+    assert float(loss) > 0 and tape.gradient(loss, variable) is None
 
 
 @pytest.mark.parametrize("strength", [0.3, 1.0])

@@ -40,6 +40,16 @@ def test_the_teacher_itself_behind_an_identity_is_at_distance_zero():
     assert float(fitnets._distance(None, outputs)) == 0
 
 
+def test_a_teacher_with_dropout_is_read_as_it_serves():
+    target = small_task("target", 3)
+    guide = cut(small_backbone(dropout=0.5), "block2_pool")
+    freeze(guide)
+    below = cut(small_backbone(seed=1), "block2")
+    hints = fitnets._hints(below, guide, seed=0)
+    found = hints(target.train.x, training=True)["teacher"]
+    np.testing.assert_array_equal(found, guide(target.train.x))
+
+
 def test_the_distance_is_a_mean_of_squares():
     rng = np.random.default_rng(0)
     one, two = rng.normal(size=(2, 5, 3, 3, 4))

@@ -3,7 +3,7 @@
 import keras
 import numpy as np
 import pytest
-from conftest import small_source, small_task
+from conftest import small_source, small_task, weights_of
 
 from ktransfer.engine import backend, training
 from ktransfer.engine.losses import cross_entropy
@@ -124,3 +124,12 @@ def test_a_conflict_is_projected_and_the_heads_keep_their_gradients(world):
     # The loss that is reported is the plain sum.
     surgical, shared = training.ledger()
     assert surgical.curve[0][1] == pytest.approx(shared.curve[0][1], rel=1e-5)
+
+
+def test_batch_normalisation_ends_with_the_targets_statistics():
+    target = small_task("target", 1)
+    source = small_source(small_task("source", 3), normalised=True)
+    model = gradient_surgery.transfer(target, source, seed=0, **OPTIONS)
+    before = weights_of(model)
+    training.reestimate_statistics(model, target.train.x)
+    assert weights_of(model) == before

@@ -93,6 +93,31 @@ def test_the_mean_is_of_softened_probabilities(target):
     assert np.abs(found - of_logits).max() > 1e-3
 
 
+@pytest.mark.parametrize("temperature", [4.0, 2.0])
+def test_the_student_is_given_the_mean_at_its_temperature(
+    target, monkeypatch, temperature
+):
+    sources = [loud_source(seed, channels=1) for seed in (0, 1)]
+    seen = {}
+    monkeypatch.setattr(
+        multi_teacher,
+        "distill",
+        lambda student, task, teach, **options: seen.update(
+            options, teach=teach
+        ),
+    )
+    options = {} if temperature == 4.0 else {"temperature": temperature}
+    transfer(target, *sources, weights=[1, 3], **options, **OPTIONS)
+    assert seen["temperature"] == temperature
+    x = target.train.x
+    one, two = (
+        softmax(predict(s.model, x).astype("float64") / temperature)
+        for s in sources
+    )
+    found = softmax(predict(seen["teach"], x) / temperature)
+    np.testing.assert_allclose(found, 0.25 * one + 0.75 * two, atol=1e-6)
+
+
 def test_copies_of_one_teacher_are_that_teacher(target):
     source = loud_source(0)
     close(

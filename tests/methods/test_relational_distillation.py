@@ -1,16 +1,18 @@
 """Relational distillation: the geometry counts, not where or how large."""
 
+import inspect
 import itertools
 
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import small_source, small_task, weights_of
+from conftest import small_backbone, small_source, small_task, weights_of
 
 from ktransfer.engine import losses, training
 from ktransfer.methods.baselines import scratch
 from ktransfer.methods.knowledge import relational_distillation as rkd
 from ktransfer.methods.knowledge.relational_distillation import transfer
+from ktransfer.models.surgery import attach_head, cut, freeze
 from ktransfer.stages import heads
 
 
@@ -70,6 +72,21 @@ def test_a_turned_scaled_and_shifted_copy_is_at_zero():
     assert min(apart(rng.normal(size=(8, 9)), features)) > 1e-3
 
 
+def test_features_far_from_zero_keep_their_angles():
+    """In float32 the products of values near 1,000 would hide them."""
+    features = np.random.default_rng(0).normal(size=(8, 5))
+    found = losses.triplet_angles(np.float32(features + 1000))
+    np.testing.assert_allclose(found, written_angles(features), atol=1e-3)
+
+
+def test_the_teachers_geometry_is_a_constant_to_the_gradient():
+    own, given = np.random.default_rng(0).normal(size=(2, 6, 4))
+    variable = tf.Variable(np.float32(given))
+    with tf.GradientTape() as tape:
+        loss = losses.huber(np.float32(own), variable)
+    assert float(loss) > 0 and tape.gradient(loss, variable) is None
+
+
 @pytest.mark.parametrize("repeats", [2, 8])
 def test_repeated_images_are_finite_and_so_is_their_gradient(repeats):
     rng = np.random.default_rng(0)
@@ -84,6 +101,22 @@ def test_repeated_images_are_finite_and_so_is_their_gradient(repeats):
         )
     assert np.isfinite(float(loss))
     assert np.isfinite(tape.gradient(loss, variable).numpy()).all()
+
+
+def test_the_default_strengths_are_those_of_repdistiller():
+    defaults = inspect.signature(transfer).parameters
+    assert defaults["distance_strength"].default == 25.0
+    assert defaults["angle_strength"].default == 50.0
+
+
+def test_a_teacher_with_dropout_is_read_as_it_serves(world):
+    target, _ = world
+    teach = attach_head(small_backbone((12, 12, 1), dropout=0.5), 3, seed=0)
+    freeze(teach)
+    both = rkd._compared(heads.small_network(target, 0), teach)
+    found = both(target.train.x, training=True)["teacher"]
+    wanted = cut(teach, "features")(target.train.x)
+    np.testing.assert_allclose(found, wanted, atol=1e-6)
 
 
 def test_both_strengths_zero_are_training_from_scratch(world):

@@ -8,6 +8,7 @@ import pytest
 from conftest import small_source, small_task
 
 from ktransfer.engine import backend
+from ktransfer.engine.training import reestimate_statistics
 from ktransfer.methods.multitask import hard_sharing, uncertainty_weighting
 from ktransfer.models.surgery import leaves
 
@@ -83,3 +84,12 @@ def test_the_weights_are_not_decayed(world, fitted):
     assert log_variances(joint[0]) == log_variances(joint[1])
     kernels = [m.get_layer("logits").kernel.numpy() for m in (plain, decayed)]
     assert not np.array_equal(*kernels)
+
+
+def test_batch_normalisation_ends_with_the_targets_statistics():
+    target = small_task("target", 1)
+    source = small_source(small_task("source", 3), normalised=True)
+    model = uncertainty_weighting.transfer(target, source, steps=2, **OPTIONS)
+    before = state(model)
+    reestimate_statistics(model, target.train.x)
+    assert state(model) == before
