@@ -71,9 +71,13 @@ def logme(features, labels):
     For each class, the one-hot y ~ N(F m, 1/beta) under the prior
     m ~ N(0, 1/alpha); log p(y given F, alpha, beta) at the alpha and beta of
     MacKay's fixed point, divided by n, averaged over the classes that occur.
-    Any real number, more is better. No bias is added to F. With fewer images
-    than features all d precisions of the prior are counted, as the formula
-    has them; the authors' code at 3a08950 leaves d - n of them out.
+    Any real number, more is better. No bias is added to F. The fixed point is
+    the first on the way from alpha / beta = 1, to rounding; the authors' code
+    at 3a08950 stops after 11 rounds, short of it where the features say little
+    or are many. Theirs is the 1e-5 added to |m|^2 and to the squared error,
+    which keeps the evidence finite and costs about 1e-3 where it would grow
+    without end. With fewer images than features all d precisions of the prior
+    are counted, as the formula has them; their code leaves d - n of them out.
     Source: You et al. 2021, arXiv:2102.11005.
 
     Args:
@@ -99,8 +103,11 @@ def h_score(features, labels, shrinkage=None):
 
     Shrunk by a, in [0, 1], it is tr(C^-1 (1 - a) cov(E[f given y])) with
     C = (1 - a) cov(f) + a tr(cov(f)) / d I: never above the plain score, and
-    unchanged only by rotations, one common scale and shifts. With fewer
-    images than features the plain score is its maximum whatever the labels.
+    unchanged only by rotations, one common scale and shifts. All covariances
+    divide by n. Code that takes C of scikit-learn's LedoitWolf, by n, and
+    cov(E[f given y]) of numpy.cov, by n - 1, gives n / (n - 1) times as much:
+    ours is (n - 1) / n of it. With fewer images than features the plain score
+    is its maximum whatever the labels.
     Source: Bao et al., ICIP 2019; shrunk, Ibrahim et al. 2021,
     arXiv:2110.06893; the coefficient, Ledoit and Wolf 2004.
 
@@ -191,21 +198,52 @@ def _log_evidence(squares, inside, rest, n):
         errors = np.sum(inside * (ratio / (squares + ratio)) ** 2) + rest
         return weights, errors
 
-    alpha = beta = ratio = 1.0
-    for _ in range(11):
+    def round_of(ratio):
+        """Return alpha and beta after one round of the iteration."""
         weights, errors = posterior(ratio)
-        alpha = np.sum(squares / (squares + ratio)) / (weights + 1e-5)
+        gamma = np.sum(squares / (squares + ratio))
         # n - gamma, without the difference of nearly equal numbers.
         free = n - len(squares) + np.sum(ratio / (squares + ratio))
-        beta = free / (errors + 1e-5)
-        previous, ratio = ratio, alpha / beta
-        if abs(ratio - previous) <= 1e-3 * previous:
-            break
+        return gamma / (weights + 1e-5), free / (errors + 1e-5)
+
+    def growth(log_ratio):
+        alpha, beta = round_of(np.exp(log_ratio))
+        return np.log(alpha / beta) - log_ratio
+
+    # Features of zeros have no prior to weigh.
+    ratio = np.exp(_root(growth)) if len(squares) else 1.0
+    alpha, beta = round_of(ratio)
     weights, errors = posterior(ratio)
     # alpha^d / det(alpha I + beta F'F), where F's zero directions cancel.
     determinant = np.sum(np.log1p(squares / ratio))
     residual = beta * errors + alpha * weights
     return (n * np.log(beta / (2 * np.pi)) - determinant - residual) / 2
+
+
+def _root(growth):
+    """Return where `growth` is 0: the first place on the way that it points.
+
+    From 0 on in steps of 1, then by halving the last of them. The iteration
+    x + growth(x) tends to the same place, but may take thousands of rounds.
+
+    Raises:
+        KTransferError: `E_INVARIANT` if there is none within 500.
+    """
+    way = np.sign(growth(0.0))
+    if not way:
+        return 0.0
+    steps = range(500)
+    low = next((k for k in steps if way * growth(way * (k + 1)) <= 0), None)
+    if low is None:
+        raise KTransferError(
+            "E_INVARIANT", "the evidence of the features has no fixed point."
+        )
+    width = 1.0
+    for _ in range(60):
+        width /= 2
+        if way * growth(way * (low + width)) > 0:
+            low += width
+    return way * low
 
 
 def _ledoit_wolf(f, variances):
