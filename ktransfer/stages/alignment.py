@@ -99,6 +99,30 @@ def feature_moments(reader, images):
     return mean, deviation, covariance / np.outer(deviation, deviation)
 
 
+def standardised(readers, images):
+    """Return `readers` whose features have mean 0 and deviation 1 by domain.
+
+    Args:
+        readers, images: of `read_domains`.
+    """
+    found = {}
+    for name, reader in readers.items():
+        mean, deviation, _ = feature_moments(reader, images[name])
+        layer = _standardising(name, mean, deviation, np.eye(len(mean)))
+        found[name] = keras.Model(reader.input, layer(reader.output))
+    return found
+
+
+def _standardising(name, mean, deviation, matrix):
+    """Return the frozen layer f -> ((f - mean) / deviation) matrix."""
+    kernel = matrix / deviation[:, None]
+    dense = layers.Dense(kernel.shape[1], name=f"{name}_align")
+    dense.trainable = False
+    dense.build((None, len(mean)))
+    dense.set_weights([kernel, -mean @ kernel])
+    return dense
+
+
 def linearly_aligned(target, source, align, *, seed, penalty):
     """Return `aligned` on standardised features, times a matrix a domain.
 
@@ -117,15 +141,10 @@ def linearly_aligned(target, source, align, *, seed, penalty):
         for name, reader in readers.items()
     }
     matrices = align(moments["target"][2], moments["source"][2])
-    maps = {}
-    for name, matrix in zip(("target", "source"), matrices, strict=True):
-        mean, deviation, _ = moments[name]
-        kernel = matrix / deviation[:, None]
-        dense = layers.Dense(kernel.shape[1], name=f"{name}_align")
-        dense.trainable = False
-        dense.build((None, len(mean)))
-        dense.set_weights([kernel, -mean @ kernel])
-        maps[name] = dense
+    maps = {
+        name: _standardising(name, *moments[name][:2], matrix)
+        for name, matrix in zip(("target", "source"), matrices, strict=True)
+    }
     return aligned(target, source, readers, maps, seed=seed, penalty=penalty)
 
 

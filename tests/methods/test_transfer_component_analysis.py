@@ -1,5 +1,7 @@
 """TCA: kernel axes of large variance on which the domains' means agree."""
 
+import inspect
+
 import keras
 import numpy as np
 import pytest
@@ -135,6 +137,38 @@ def test_the_layer_gives_k_times_w_for_images_it_has_not_kept(world, solved):
         np.testing.assert_allclose(found[name], wanted, atol=2e-3)
 
 
+@pytest.mark.parametrize("unlabelled", [False, True])
+def test_standardised_features_are_each_domains_own(world, solved, unlabelled):
+    target, source = world
+    assert not inspect.signature(transfer).parameters["standardize"].default
+    if unlabelled:
+        new = 200 - small_task("new", 1).train.x
+        target = target._replace(unlabelled=new)
+    model = transfer(
+        target, source, steps=1, seed=0, num_components=4, standardize=True
+    )
+    layer = model.get_layer("components")
+    points, w, shift = (v.numpy().astype("float64") for v in layer.weights)
+    # All images of either domain are kept, in their order, the source's first.
+    images = target.train.x if target.unlabelled is None else new
+    raw = {
+        "source": features_of(source.task, source),
+        "target": features_of(
+            target._replace(train=target.train._replace(x=images)), source
+        ),
+    }
+    wanted = [(x - x.mean(axis=0)) / x.std(axis=0) for x in raw.values()]
+    np.testing.assert_allclose(points, np.concatenate(wanted), atol=2e-3)
+    # The images are served by the moments of the domain, not by their own.
+    mean, deviation = (f(raw["target"], axis=0) for f in (np.mean, np.std))
+    z = (features_of(target, source) - mean) / deviation
+    kernel = np.exp(-cdist(z, points, "sqeuclidean") / layer.width)
+    served = predict(keras.Model(model.input, layer.output), target.train.x)
+    np.testing.assert_allclose(served, kernel @ w + shift, atol=5e-3)
+    kernel = np.exp(-cdist(wanted[0], points, "sqeuclidean") / layer.width)
+    np.testing.assert_allclose(solved[0], kernel @ w + shift, atol=5e-3)
+
+
 def test_max_images_bounds_what_is_read_and_kept(world, monkeypatch):
     target, source = world
     read = []
@@ -191,11 +225,12 @@ def test_the_layer_saves_and_loads(tmp_path):
     np.testing.assert_array_equal(loaded(x), model(x))
 
 
-def test_target_labels_are_not_read(world):
+@pytest.mark.parametrize("standardize", [False, True])
+def test_target_labels_are_not_read(world, standardize):
     target, source = world
     turned = target.train._replace(y=target.train.y[::-1].copy())
     one, other = (
-        transfer(x, source, steps=2, seed=0)
+        transfer(x, source, steps=2, seed=0, standardize=standardize)
         for x in (target, target._replace(train=turned))
     )
     assert weights_of(one) == weights_of(other)
