@@ -1,5 +1,7 @@
 """Dense layers: new ones read the source's own Dense layer, which stays."""
 
+import inspect
+
 import numpy as np
 import pytest
 from conftest import small_backbone, small_source, small_task, weights_of
@@ -58,6 +60,11 @@ def test_the_old_dense_layer_moves_on_request_and_nothing_else(world):
     assert moved(model, source) == {"head_hidden"}
     added = (6 + 1) * 5 + (5 + 1) * 3
     assert trainable_count(model) == added + (8 + 1) * 6
+
+
+def test_the_source_is_frozen_by_default_as_in_the_paper():
+    defaults = inspect.signature(transfer).parameters
+    assert defaults["train_source_dense"].default is False
 
 
 def test_both_start_from_the_same_weights(world):

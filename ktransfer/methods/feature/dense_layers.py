@@ -2,8 +2,14 @@
 
 z = Dense(K)(Dense(hidden_units, relu)(psi(x))), psi being the source without
 its logits: convolutions and the Dense layers that followed them. All of psi
-is frozen; `train_source_dense` trains its Dense layers, and nothing else of
-it, with the new ones. The defaults are ours.
+is frozen, as in Oquab et al., whose FC6 and FC7 stay fixed under two new
+layers, and as the article puts new layers on top of the pretrained ones;
+`train_source_dense` trains its Dense layers, and nothing else of it, with the
+new ones. `hidden_units` is ours (theirs has 2,048).
+
+A frozen Dense layer passes on what its ReLUs let through. Of the 64 units of a
+CIFAR-10 source 31 were 0 on every image, MNIST's and its own: with 100 labelled
+digits that costs .13 of accuracy, .73 where a trained layer has .86.
 
 Row: M15 (article 001, section 3.1).
 Source: Oquab et al. 2014. https://doi.org/10.1109/CVPR.2014.222
