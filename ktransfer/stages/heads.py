@@ -1,10 +1,14 @@
 """A backbone under a new head, and steps shared out to two stages."""
 
 import keras
+import numpy as np
+from keras import ops
 
 from ktransfer.data import validation_split
-from ktransfer.engine.training import fit
-from ktransfer.errors import KTransferError, NotApplicable
+from ktransfer.engine.losses import cross_entropy
+from ktransfer.engine.training import check_alive, fit, predict
+from ktransfer.errors import KTransferError, NotApplicable, unknown
+from ktransfer.measures.solvers import softmax_regression
 from ktransfer.models import backbones
 from ktransfer.models.surgery import (
     blocks,
@@ -12,6 +16,7 @@ from ktransfer.models.surgery import (
     copy_backbone,
     freeze,
     inline,
+    node_of,
 )
 from ktransfer.seeds import stream
 
@@ -42,6 +47,57 @@ def probed(target, backbone, *, steps, seed, **training):
     """
     freeze(backbone)
     return fitted(target, backbone, steps=steps, seed=seed, **training)
+
+
+SOLVERS = ("adam", "direct")
+
+
+def linear_head(target, backbone, *, solver, strength, steps, seed, **training):
+    """Return a linear head on the frozen `backbone`, trained or solved for.
+
+    CE + strength ||kernel||^2 has one minimum; the bias is not penalised.
+
+    Args:
+        target: the `Task`.
+        backbone: frozen in place.
+        solver: "adam" takes `steps` optimiser steps towards it; "direct" goes
+            to the minimum itself by Newton's method, and leaves `steps` and
+            `training` unused.
+        strength: at least 0; above it for "direct", since without a penalty
+            features that separate the classes have no minimum.
+        steps, seed, training: as in `fit`.
+
+    Raises:
+        KTransferError: `E_UNKNOWN` for another solver, `E_ARGUMENT` for a
+            strength that it has no minimum for.
+    """
+    if solver not in SOLVERS:
+        raise unknown("solver", solver, SOLVERS)
+    if solver == "direct":
+        if not strength > 0:
+            raise KTransferError(
+                "E_ARGUMENT",
+                f"strength is {strength!r}; the direct solver expects one "
+                "above 0.",
+            )
+        steps = 0
+    freeze(backbone)
+    model = classifier(backbone, target, seed=seed)
+    head = model.get_layer("logits")
+
+    def penalised(labels, outputs):
+        penalty = strength * ops.sum(ops.square(head.kernel))
+        return cross_entropy(labels, outputs) + penalty
+
+    loss = penalised if strength else cross_entropy
+    fit(model, target.train, steps=steps, seed=seed, loss=loss, **training)
+    if solver == "direct":
+        (features,) = node_of(model.output).input_tensors
+        z = predict(keras.Model(model.input, features), target.train.x)
+        check_alive(z)
+        one_hot = np.eye(target.num_classes)[target.train.y]
+        head.set_weights(softmax_regression(z, one_hot, strength))
+    return model
 
 
 def divided(steps, share, *, seed):

@@ -1,12 +1,14 @@
 """Hypercolumn: every depth of the frozen source, normalised, side by side."""
 
+import inspect
+
 import keras
 import numpy as np
 import pytest
 from conftest import small_source, small_task
 from keras import layers
 
-from ktransfer.engine.training import predict
+from ktransfer.engine.training import ledger, predict
 from ktransfer.errors import KTransferError
 from ktransfer.methods.feature.hypercolumn import transfer
 from ktransfer.models.surgery import (
@@ -64,6 +66,52 @@ def test_the_last_block_alone_is_a_linear_probe_on_its_pooled_map(world):
         ours.get_layer("logits").weights, theirs.get_layer("logits").weights
     ):
         assert a.numpy().tobytes() == b.numpy().tobytes()
+
+
+def loss_and_slope(model, task, strength):
+    """Return the loss and the largest slope of it, in NumPy and float64."""
+    x = predict(cut(model, "column"), task.train.x).astype("float64")
+    weights = model.get_layer("logits").get_weights()
+    kernel, bias = (w.astype("float64") for w in weights)
+    z = x @ kernel + bias
+    p = np.exp(z) / np.exp(z).sum(axis=1, keepdims=True)
+    y = np.eye(3)[task.train.y]
+    loss = -np.log((p * y).sum(axis=1)).mean() + strength * (kernel**2).sum()
+    slope = x.T @ (p - y) / len(x) + 2 * strength * kernel
+    return loss, max(np.abs(slope).max(), np.abs((p - y).mean(axis=0)).max())
+
+
+def test_the_direct_solver_is_at_the_minimum_that_adam_falls_short_of(world):
+    target, source = world
+    ends = {}
+    for solver in ("adam", "direct"):
+        ledger()
+        model = transfer(
+            target, source, steps=20, seed=0, solver=solver, strength=1e-2
+        )
+        assert len(ledger()) == (solver == "adam")
+        ends[solver] = loss_and_slope(model, target, 1e-2)
+    assert ends["direct"][1] < 1e-6 < 1e-3 < ends["adam"][1]
+    assert ends["direct"][0] < ends["adam"][0]
+
+
+def test_a_penalty_shrinks_the_trained_head(world):
+    target, source = world
+    sizes = [
+        np.linalg.norm(
+            transfer(target, source, steps=20, seed=0, strength=strength)
+            .get_layer("logits")
+            .kernel
+        )
+        for strength in (0.0, 0.1, 1.0)
+    ]
+    assert sizes[0] > sizes[1] > sizes[2]
+
+
+def test_the_default_takes_the_steps_of_every_method():
+    defaults = inspect.signature(transfer).parameters
+    assert defaults["solver"].default == "adam"
+    assert defaults["strength"].default == 0.0
 
 
 def test_a_block_is_chosen_by_name(world):

@@ -5,7 +5,12 @@ block l, averaged over its positions, and n the normalisation of each image's
 values to mean 0 and variance 1, without which the deepest or the largest map
 would drown the others. n is LayerNorm without gain and shift: the Dense layer
 holds both. `blocks` names the blocks or layers that are tapped, None all of
-them (ours).
+them (ours). `strength` and `solver` are those of the linear probe.
+
+"adam" is the default for equal numbers of steps, and far from the minimum here,
+since normalised values are small: from CIFAR-10 to 100 labelled digits of
+MNIST, 600 steps at 1e-3 end at .535 where the minimum (strength 1e-3) is .195,
+and at .74 of test accuracy where "direct", or a rate of 1e-2, has .80.
 
 Row: M17 (article 001, section 3.1).
 Source: Hariharan et al. 2015. https://arxiv.org/abs/1411.5752
@@ -15,14 +20,31 @@ import keras
 from keras import layers
 
 from ktransfer.models import surgery
-from ktransfer.stages.heads import probed
+from ktransfer.stages.heads import linear_head
 
 
-def transfer(target, source, *, steps, seed, blocks=None, **training):
+def transfer(
+    target,
+    source,
+    *,
+    steps,
+    seed,
+    blocks=None,
+    strength=0.0,
+    solver="adam",
+    **training,
+):
     backbone = surgery.copy_backbone(source.model)
     names = [blocks] if isinstance(blocks, str) else blocks
-    column = _column(backbone, names or list(surgery.blocks(backbone)))
-    return probed(target, column, steps=steps, seed=seed, **training)
+    return linear_head(
+        target,
+        _column(backbone, names or list(surgery.blocks(backbone))),
+        solver=solver,
+        strength=strength,
+        steps=steps,
+        seed=seed,
+        **training,
+    )
 
 
 def _column(backbone, names):

@@ -7,19 +7,17 @@ minimum itself by Newton's method, leaves `steps` and the training options
 unused, and needs a strength above 0, since without a penalty features that
 separate the classes have no minimum. The default strength, 0, is ours.
 
+"adam" is the default, since every method of a comparison takes the same number
+of optimiser steps, and "direct" takes none. It does not reach the minimum: from
+CIFAR-10 to 100 labelled digits of MNIST, 600 steps at 1e-3 end at .032 where
+the minimum (strength 1e-3) is .018; the test accuracy, .880, is the same.
+
 Row: M2 (article 002, sections 3.1 and 4; article 003, section 2).
 Source: Alain and Bengio 2016. https://arxiv.org/abs/1610.01644
 """
 
-import keras
-import numpy as np
-from keras import ops
-
-from ktransfer.engine.losses import cross_entropy
-from ktransfer.engine.training import check_alive, fit, predict
-from ktransfer.errors import KTransferError, unknown
-from ktransfer.measures.solvers import softmax_regression
-from ktransfer.models.surgery import classifier, copy_backbone, freeze, node_of
+from ktransfer.models.surgery import copy_backbone
+from ktransfer.stages.heads import linear_head
 
 
 def transfer(
@@ -33,39 +31,12 @@ def transfer(
     solver="adam",
     **training,
 ):
-    _check(solver, strength)
-    backbone = copy_backbone(source.model, layer=layer)
-    freeze(backbone)
-    model = classifier(backbone, target, seed=seed)
-    head = model.get_layer("logits")
-    if solver == "direct":
-        (features,) = node_of(model.output).input_tensors
-        z = predict(keras.Model(model.input, features), target.train.x)
-        check_alive(z)
-        one_hot = np.eye(target.num_classes)[target.train.y]
-        head.set_weights(softmax_regression(z, one_hot, strength))
-        return model
-
-    def penalised(labels, outputs):
-        penalty = strength * ops.sum(ops.square(head.kernel))
-        return cross_entropy(labels, outputs) + penalty
-
-    fit(
-        model,
-        target.train,
+    return linear_head(
+        target,
+        copy_backbone(source.model, layer=layer),
+        solver=solver,
+        strength=strength,
         steps=steps,
         seed=seed,
-        loss=penalised if strength else cross_entropy,
         **training,
     )
-    return model
-
-
-def _check(solver, strength):
-    if solver not in ("adam", "direct"):
-        raise unknown("solver", solver, ["adam", "direct"])
-    if solver == "direct" and not strength > 0:
-        raise KTransferError(
-            "E_ARGUMENT",
-            f"strength is {strength!r}; the direct solver expects one above 0.",
-        )
