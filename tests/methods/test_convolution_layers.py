@@ -55,6 +55,21 @@ def test_the_new_convolution_reads_the_last_map(name, shape):
     assert kernel.shape == (3, 3, shape[-1], shape[-1])
 
 
+def test_the_head_reads_the_mean_of_a_rectified_convolution():
+    """One position wide, the convolution is a product of matrices."""
+    task = small_task("source", 3, size=24)
+    source = small_source(task, steps=2)
+    model = transfer(task, source, steps=0, seed=0, kernel_size=1)
+    maps = np.asarray(cut(source.model, "block3_pool")(task.train.x))
+    assert maps.shape[1:] == (3, 3, 8)
+    (kernel, bias), (v, c) = (
+        model.get_layer(name).get_weights() for name in ("new_conv", "logits")
+    )
+    values = np.maximum(maps @ kernel[0, 0] + bias, 0)
+    expected = values.mean(axis=(1, 2)) @ v + c
+    np.testing.assert_allclose(model(task.train.x), expected, atol=1e-5)
+
+
 def test_filters_and_size_are_what_is_asked_for(world):
     model = transfer(*world, steps=0, seed=0, filters=5, kernel_size=1)
     assert map_below(model) == (1, 1, 8)

@@ -52,6 +52,19 @@ def test_the_source_stays_and_the_new_layer_reads_its_dense_layer(world):
     np.testing.assert_allclose(model(x), new, atol=1e-6)
 
 
+def test_the_new_layer_is_256_rectified_units_on_the_old_ones(world):
+    target, source = world
+    model = transfer(target, source, steps=0, seed=0)
+    x = target.train.x
+    old = adapt_input(cut(source.model, "head_hidden"), target.image_shape)(x)
+    (w, b), (v, c) = (
+        model.get_layer(name).get_weights() for name in ("new_hidden", "logits")
+    )
+    assert w.shape == (6, 256)
+    expected = np.maximum(np.asarray(old) @ w + b, 0) @ v + c
+    np.testing.assert_allclose(model(x), expected, atol=1e-5)
+
+
 def test_the_old_dense_layer_moves_on_request_and_nothing_else(world):
     target, source = world
     model = transfer(

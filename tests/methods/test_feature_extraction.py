@@ -39,6 +39,20 @@ def test_the_head_is_what_is_trained(world, layer, width):
     assert leaves(model)[-1].name == "logits"
 
 
+def test_the_head_is_that_of_the_article(world):
+    """Dense(512, relu), then the logits."""
+    target, source = world
+    model = transfer(target, source, steps=0, seed=0)
+    z = np.asarray(cut(model, "features")(target.train.x))
+    (w, b), (v, c) = (
+        model.get_layer(name).get_weights()
+        for name in ("head_hidden", "logits")
+    )
+    assert w.shape == (8, 512)
+    expected = np.maximum(z @ w + b, 0) @ v + c
+    np.testing.assert_allclose(model(target.train.x), expected, atol=1e-5)
+
+
 def test_an_unknown_layer_names_the_nearest(world):
     with pytest.raises(KTransferError, match="'features'"):
         transfer(*world, steps=1, seed=0, layer="feature")

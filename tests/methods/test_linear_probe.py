@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from conftest import silenced, small_source, small_task, weights_of
 
-from ktransfer.engine.training import predict
+from ktransfer.engine.training import ledger, predict
 from ktransfer.errors import KTransferError, NotApplicable
 from ktransfer.methods.feature import feature_extraction
 from ktransfer.methods.feature.linear_probe import transfer
@@ -55,6 +55,24 @@ def test_it_is_feature_extraction_without_a_hidden_layer(world):
     )
     assert weights_of(ours) == weights_of(theirs)
     assert trainable_count(ours) == 8 * 3 + 3
+
+
+def test_the_loss_that_is_trained_is_the_written_one(world):
+    target, source = world
+    start = transfer(target, source, steps=0, seed=0, strength=0.3)
+    expected, _ = loss_and_gradient(start, target, 0.3)
+    ledger()
+    transfer(target, source, steps=1, seed=0, strength=0.3, batch_size=48)
+    (done,) = ledger()
+    assert done.curve[0][1] == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize("solver", ["adam", "direct"])
+def test_it_reads_the_layer_that_is_named(world, solver):
+    model = transfer(
+        *world, steps=1, seed=0, layer="block2", solver=solver, strength=0.1
+    )
+    assert trainable_count(model) == (3 * 3 * 6 + 1) * 3
 
 
 def test_the_direct_solver_is_the_floor_of_adam_under_two_seeds(world, traced):

@@ -5,7 +5,7 @@ import pytest
 from conftest import small_task
 
 from ktransfer.engine.losses import cross_entropy
-from ktransfer.engine.training import predict
+from ktransfer.engine.training import ledger, predict
 from ktransfer.methods.baselines.logistic_regression import transfer
 from ktransfer.models.surgery import trainable_count
 
@@ -27,6 +27,17 @@ def test_two_seeds_reach_the_same_loss(traced):
         for s in (0, 1)
     ]
     assert losses[0] == pytest.approx(losses[1], rel=0.02)
+
+
+@pytest.mark.parametrize("options", [{}, {"strength": 0.3}])
+def test_the_loss_is_the_written_one(options):
+    task = small_task("target", 1)
+    start = transfer(task, steps=0, seed=0, **options)
+    expected = objective(start, task, options.get("strength", 1e-4))
+    ledger()
+    transfer(task, steps=1, seed=0, batch_size=48, **options)
+    (done,) = ledger()
+    assert done.curve[0][1] == pytest.approx(expected, rel=1e-6)
 
 
 def test_a_large_strength_leaves_the_class_frequencies(traced):
