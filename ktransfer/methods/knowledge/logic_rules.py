@@ -49,7 +49,11 @@ def transfer(
     imposed=False,
     **training,
 ):
-    _check_imitation(imitation)
+    if not 0 <= imitation < 1:
+        raise KTransferError(
+            "E_ARGUMENT",
+            f"imitation is {imitation!r}; expected at least 0 and below 1.",
+        )
     names = [rule] if isinstance(rule, str) else list(rule)
     for name in names:
         rules.check(name, rules.RULES)
@@ -64,28 +68,16 @@ def transfer(
         soft = _imitation(outputs["constrained"], outputs["logits"])
         return (1 - share) * hard + share * soft
 
-    guided = decay < 1 and imitation > 0
-    fit(
-        _timed(network, held, strictness) if guided else network,
-        target.train,
-        steps=steps,
-        seed=seed,
-        loss=loss if guided else cross_entropy,
-        **training,
-    )
+    trained = network
+    if decay < 1 and imitation > 0:
+        trained = _timed(network, held, strictness)
+        training["loss"] = loss
+    fit(trained, target.train, steps=steps, seed=seed, **training)
     if not imposed:
         return network
     inputs = keras.Input(target.image_shape, dtype="uint8", name="images")
     _, constrained = _read(inputs, network, held, strictness)
     return keras.Model(inputs, constrained, name="imposed")
-
-
-def _check_imitation(imitation):
-    if not 0 <= imitation < 1:
-        raise KTransferError(
-            "E_ARGUMENT",
-            f"imitation is {imitation!r}; expected at least 0 and below 1.",
-        )
 
 
 def _read(inputs, network, held, strictness):
