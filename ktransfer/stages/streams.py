@@ -3,7 +3,13 @@
 import keras
 
 from ktransfer.models import backbones
-from ktransfer.models.surgery import classifier, copy, copy_backbone, inline
+from ktransfer.models.surgery import (
+    assign,
+    classifier,
+    copy,
+    copy_backbone,
+    inline,
+)
 from ktransfer.seeds import stream
 
 
@@ -46,6 +52,19 @@ def two_streams(target, source, target_backbone, source_backbone, *, seed):
     }
     outputs = {name: networks[name](inputs[name]) for name in networks}
     return keras.Model(inputs, outputs, name="two_streams")
+
+
+def renamed(tower):
+    """Return a copy of `tower` whose layers are named `..._source`."""
+
+    def rename(layer):
+        name = f"{layer.name}_source"
+        return type(layer).from_config({**layer.get_config(), "name": name})
+
+    copied = keras.models.clone_model(tower, clone_function=rename)
+    copied.name = f"{tower.name}_source"
+    assign(copied, [variable.numpy() for variable in tower.variables])
+    return copied
 
 
 def with_source_head(model, source):

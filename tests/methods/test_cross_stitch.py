@@ -1,5 +1,7 @@
 """Cross-stitch: two towers, mixed after each block, served together."""
 
+import inspect
+
 import keras
 import numpy as np
 import pytest
@@ -10,7 +12,7 @@ from ktransfer.engine.training import reestimate_statistics
 from ktransfer.errors import NotApplicable
 from ktransfer.methods.multitask import cross_stitch, soft_sharing
 from ktransfer.methods.parameter import fine_tuning
-from ktransfer.models.layers import CrossStitch
+from ktransfer.models import backbones
 from ktransfer.models.surgery import Source, attach_head, inline, leaves
 
 OPTIONS = {"seed": 3, "batch_size": 16, "from_source": True}
@@ -30,7 +32,7 @@ def by_layer(model, suffix=""):
         ]
         for leaf in leaves(model)
         if leaf.weights
-        and not leaf.name.endswith("_stitch")
+        and "_stitch_" not in leaf.name
         and (leaf.name == "logits" or leaf.name.endswith(suffix))
         and (suffix or not leaf.name.endswith("_source"))
     }
@@ -51,48 +53,103 @@ def test_the_identity_is_two_single_task_networks(world, fitted):
     assert by_layer(other, "_source") == by_layer(alone)
 
 
-def test_the_shares_start_as_given_and_are_learned(world):
+def shares_of(model, block):
+    """Return the shares of a block, `(2, 2, channels)`, own ones first."""
+    kernels = {
+        leaf.name: leaf.kernel.numpy().ravel()
+        for leaf in leaves(model)
+        if f"{block}_stitch_" in leaf.name and leaf.weights
+    }
+    names = ("target", "source")
+    return np.array(
+        [[kernels[f"{block}_stitch_{a}_{b}"] for b in names] for a in names]
+    )
+
+
+def test_the_shares_start_as_given_and_are_learned_by_channel(world):
     start, model = (
         cross_stitch.transfer(*world, steps=steps, **OPTIONS)
         for steps in (0, 3)
     )
-    for block in ("block1", "block2", "block3"):
-        before, after = (
-            next(
-                leaf.shares.numpy()
-                for leaf in leaves(m)
-                if leaf.name == f"{block}_stitch"
-            )
-            for m in (start, model)
-        )
-        np.testing.assert_allclose(before, [[0.9, 0.1], [0.1, 0.9]], rtol=1e-6)
+    # The last block's stitch serves the target by its own row alone.
+    for block, channels in (("block1", 4), ("block2", 6)):
+        before, after = (shares_of(m, block) for m in (start, model))
+        wanted = np.stack([[[0.9, 0.1], [0.1, 0.9]]] * channels, axis=-1)
+        np.testing.assert_allclose(before, wanted, rtol=1e-6)
         assert (before != after).all()
-    # Two towers of 112 + 222 + 440, three 2x2 matrices, a head of 8 to 3.
-    assert model.count_params() == 2 * 774 + 3 * 4 + 8 * 3 + 3
+        # Every channel has shares of its own.
+        assert np.ptp(after, axis=-1).min() > 0
+    # Two towers of 112 + 222 + 440, shares of 4 and 6 channels and of 8 for
+    # the target alone, a head of 8 to 3.
+    stitches = 4 * (4 + 6) + 2 * 8
+    assert model.count_params() == 2 * 774 + stitches + 8 * 3 + 3
+
+
+def test_the_stitches_may_have_a_rate_of_their_own(world):
+    def moved(**rates):
+        given = {**OPTIONS, "optimizer": keras.optimizers.SGD}
+        start = cross_stitch.transfer(*world, steps=0, **given)
+        model = cross_stitch.transfer(
+            *world, steps=1, learning_rate=1e-3, **rates, **given
+        )
+        pairs = zip(start.weights, model.weights, strict=True)
+        return {a.path: b - a for a, b in pairs}
+
+    default = inspect.signature(cross_stitch.transfer).parameters
+    assert default["stitch_learning_rate"].default is None
+    slow, fast = moved(), moved(stitch_learning_rate=0.1)
+    for path, change in slow.items():
+        ratio = 100.0 if "_stitch_" in path else 1.0
+        np.testing.assert_allclose(fast[path], ratio * change, atol=1e-6)
+        assert np.abs(change).max() > 0
 
 
 def test_every_stitch_keeps_the_shape_of_its_block(world):
     model = cross_stitch.transfer(*world, steps=0, **OPTIONS)
     plain = inline(world[1].model, tap=["block1", "block2", "block3"])
-    names = [f"{block}_stitch" for block in plain.output]
+    names = [f"{block}_stitch_target" for block in plain.output]
     stitched = inline(model, tap=names)
     for block, expected in plain.output.items():
-        for mixture in stitched.output[f"{block}_stitch"]:
-            assert mixture.shape == expected.shape
+        mixture = stitched.output[f"{block}_stitch_target"]
+        assert mixture.shape == expected.shape
 
 
-def test_a_stitch_mixes_both_towers():
+@pytest.mark.parametrize("shape", [(3, 3, 5), (5,)])
+def test_a_stitch_mixes_both_towers_channel_by_channel(shape):
+    first, second = keras.Input(shape), keras.Input(shape)
+    mixed = cross_stitch._mixed([first, second], "source", 0.7, True, "here")
+    model = keras.Model([first, second], mixed)
     rng = np.random.default_rng(0)
-    first, second = rng.normal(size=(2, 4, 3, 3, 2)).astype("float32")
-    stitch = CrossStitch(0.7)
-    stitch.build([first.shape, second.shape])
-    shares = rng.normal(size=(2, 2)).astype("float32")
-    stitch.shares.assign(shares)
-    expected = np.einsum("ij,j...->i...", shares, [first, second])
-    found = np.stack(stitch([first, second]))
-    np.testing.assert_allclose(found, expected, atol=1e-6)
-    again = CrossStitch.from_config(stitch.get_config())
-    assert again.own_share == 0.7
+    x, y = rng.normal(size=(2, 4, *shape)).astype("float32")
+    np.testing.assert_allclose(model([x, y]), 0.3 * x + 0.7 * y, atol=1e-6)
+    a, b = rng.normal(size=(2, 5)).astype("float32")
+    for tower, values in (("target", a), ("source", b)):
+        scale = model.get_layer(f"here_source_{tower}")
+        scale.kernel.assign(values.reshape(1, 1, 5, 1))
+    np.testing.assert_allclose(model([x, y]), a * x + b * y, atol=1e-6)
+
+
+def test_a_block_that_gives_the_features_is_stitched_too():
+    """The last Dense layer of `mlp` is a block and the output."""
+    task = small_task("source", 3)
+    network = attach_head(backbones.mlp((12, 12, 3), units=(7, 5)), 3, seed=0)
+    model = cross_stitch.transfer(
+        small_task("target", 1), Source(network, task), steps=2, **OPTIONS
+    )
+    assert shares_of(model, "block1").shape == (2, 2, 7)
+    names = [leaf.name for leaf in leaves(model)]
+    assert "features_stitch_target_source" in names
+
+
+def test_what_is_saved_is_made_of_layers_of_keras(world):
+    model = cross_stitch.transfer(*world, steps=1, **OPTIONS)
+    own = {
+        type(leaf).__name__
+        for leaf in leaves(model)
+        if type(leaf).__module__.startswith("ktransfer")
+    }
+    # What adapts the images is the suite's.
+    assert own <= {"EqualChannels"}
 
 
 def test_the_result_holds_both_towers_and_one_head(world):
