@@ -104,6 +104,17 @@ def test_the_source_moves_the_backbone_and_not_the_targets_head(world):
         assert np.array_equal(a, b) == ("logits" in a.path)
 
 
+def test_the_two_heads_start_from_weights_of_their_own():
+    target, source = small_task("target", 1), small_source(small_task("s", 3))
+    backbone = first_backbone(source, seed=1, from_source=True)
+    both = two_streams(target, source, backbone, backbone, seed=1)
+    one, other = (
+        both.get_layer(f"{name}_network").get_layer("logits").kernel
+        for name in both.output
+    )
+    assert one.shape == other.shape and (one.numpy() != other.numpy()).all()
+
+
 def test_the_sources_head_is_not_in_the_result(world):
     model = transfer(*world, steps=0, seed=0, from_source=True)
     heads = [x for x in leaves(model) if isinstance(x, keras.layers.Dense)]

@@ -90,6 +90,14 @@ def test_the_distance_falls_with_strength(world, fitted):
     assert tied < free / 3
 
 
+def test_the_default_pull_is_weak(world, fitted):
+    joint = fitted(soft_sharing)
+    for options in ({}, {"strength": 1e-3}, {"strength": 1e-2}):
+        soft_sharing.transfer(*world, steps=3, seed=0, **options)
+    default, same, stronger = map(state, joint)
+    assert default == same != stronger
+
+
 def test_the_pull_is_the_gradient_of_the_squared_distance(world, fitted):
     joint = fitted(soft_sharing)
     rate, strength = 0.1, 0.5
