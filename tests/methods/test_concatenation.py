@@ -53,6 +53,22 @@ def test_the_sources_are_owned_and_stay_as_they_are(world, tmp_path):
     assert trainable_count(model) == 2 * (9 * 5 + 2 * 5) + (2 * 5 + 1) * 3
 
 
+def test_a_projection_is_linear_and_then_normalised(world):
+    target, sources = world
+    model = transfer(target, *sources, steps=0, seed=5, shared_units=5)
+    x = target.train.x[:6]
+    for number, source in enumerate(sources, start=1):
+        reader = adapt_input(copy_backbone(source.model), target.image_shape)
+        kernel, bias = model.get_layer(f"project_{number}").get_weights()
+        z = np.asarray(reader(x)) @ kernel + bias
+        assert z.min() < 0
+        centred = z - z.mean(axis=1, keepdims=True)
+        wanted = centred / np.sqrt((centred**2).mean(1, keepdims=True) + 1e-3)
+        norm = model.get_layer(f"norm_{number}").output
+        found = keras.Model(model.input, norm)(x)
+        np.testing.assert_allclose(found, wanted, atol=1e-4)
+
+
 def test_the_order_of_the_sources_permutes_columns_only(world):
     target, (first, second) = world
     options = {"steps": 0, "seed": 5, "shared_units": None}

@@ -8,6 +8,7 @@ from conftest import worlds
 from ktransfer.data import Split
 from ktransfer.errors import KTransferError
 from ktransfer.methods.feature import linear_probe
+from ktransfer.methods.fusion import expert_features
 from ktransfer.methods.fusion.expert_features import transfer
 from ktransfer.models.handmade import ExpertFeatures
 
@@ -120,6 +121,14 @@ def test_statistics_come_from_the_targets_training_images(world):
     other = transfer(target._replace(train=half), source, steps=0, seed=5)
     mean = other.get_layer("standardise").get_config()["mean"]
     np.testing.assert_allclose(mean, raw[:24].mean(axis=0), atol=1e-5)
+
+
+def test_a_feature_that_never_differed_is_centred_and_not_blown_up():
+    seen = np.stack([np.full(9, 0.25), np.arange(9.0)], axis=1)
+    layer = expert_features._standardisation(seen)
+    found = np.asarray(layer(np.float32([[0.75, 4.0], [0.25, 8.0]])))
+    wanted = [[0.5, 0.0], [0.0, 4 / seen[:, 1].std()]]
+    np.testing.assert_allclose(found, wanted, atol=1e-6)
 
 
 def test_an_unknown_feature_names_the_nearest(world):

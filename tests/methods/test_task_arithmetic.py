@@ -5,6 +5,7 @@ import pytest
 from conftest import small_task, worlds
 
 from ktransfer.data import Split
+from ktransfer.engine.training import predict
 from ktransfer.errors import NotApplicable
 from ktransfer.methods.fusion import task_arithmetic
 from ktransfer.methods.fusion.task_arithmetic import transfer
@@ -90,18 +91,24 @@ def test_a_merge_gets_statistics_of_its_own():
 
 def test_the_strength_is_chosen_on_images_held_out(world, monkeypatch):
     target, members = world
-    calls = []
+    calls, seen = [], []
 
     def nearest_mean(known, labels, new):
         calls.append((len(known), len(new)))
+        seen.append(known)
         right = np.zeros(len(new), int)
         right[: [3, 5, 5, 4][len(calls) - 1]] = 1
         return np.where(right, validation.y, -1)
 
-    _, validation = task_arithmetic.held_out(target, 5)
+    task, validation = task_arithmetic.held_out(target, 5)
     monkeypatch.setattr(task_arithmetic, "_nearest_mean", nearest_mean)
     chosen = transfer(target, *members, **START)
     assert calls == [(39, 9)] * 4
+    # Each strength is judged by the features of its own merge.
+    for strength, known in zip(task_arithmetic.GRID, seen, strict=True):
+        merged = transfer(target, *members, strength=strength, **START)
+        wanted = predict(backbone_of(merged), task.train.x)
+        np.testing.assert_allclose(known, wanted, atol=1e-5)
     # The smallest of equals.
     fixed = transfer(target, *members, strength=0.5, **START)
     assert bytes_of(chosen) == bytes_of(fixed)
@@ -109,7 +116,8 @@ def test_the_strength_is_chosen_on_images_held_out(world, monkeypatch):
 
 def test_the_nearest_mean_of_a_class_is_what_it_says():
     rng = np.random.default_rng(0)
-    known, new = rng.normal(size=(20, 3)), rng.normal(size=(7, 3))
+    # Off centre, so that the norms of the means tell.
+    known, new = rng.normal(1, 2, size=(20, 3)), rng.normal(1, 2, size=(90, 3))
     labels = np.tile([0, 2, 5, 7], 5)
     means = {k: known[labels == k].mean(0) for k in (0, 2, 5, 7)}
     wanted = [

@@ -1,5 +1,7 @@
 """TIES merging: trim, elect a sign, average those that agree."""
 
+import inspect
+
 import numpy as np
 import pytest
 from conftest import worlds
@@ -54,6 +56,12 @@ def test_the_share_is_of_each_task_vector_as_a_whole(world):
     assert np.count_nonzero(moved) == round(0.3 * len(start))
     wanted = keep_largest(change, 0.3)
     np.testing.assert_allclose(moved, wanted, atol=1e-6)
+
+
+def test_a_fifth_is_kept_by_default_as_in_the_authors_commands():
+    defaults = inspect.signature(transfer).parameters
+    assert defaults["density"].default == 0.2
+    assert defaults["strength"].default == 1.0
 
 
 def test_density_1_with_one_source_is_task_arithmetic(world):

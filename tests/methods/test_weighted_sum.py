@@ -75,6 +75,14 @@ def test_it_is_the_sum_that_it_says(world):
     np.testing.assert_allclose(again.shares(), [0.25, 0.75], rtol=1e-6)
 
 
+def test_by_default_64_units_are_added_up_and_rectified(world):
+    target, sources = world
+    model = transfer(target, *sources, steps=0, seed=5)
+    assert model.get_layer("weights").output.shape == (None, 64)
+    rectified = keras.Model(model.input, model.get_layer("activation").output)
+    assert np.min(rectified(target.train.x)) == 0
+
+
 def test_unequal_widths_need_a_projection(world):
     target, (source, _) = world
     part = cut(source.model, "block2_pool")
