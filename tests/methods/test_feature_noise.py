@@ -49,6 +49,17 @@ def test_the_noise_has_the_stated_deviation_and_shape(world, strength):
     assert (again != noise).mean() > 0.99
 
 
+def test_by_default_the_noise_is_a_tenth_of_the_features(world):
+    target, source = world
+    deviations = [
+        transfer(target, source, steps=0, seed=1, **options)
+        .get_layer("feature_noise")
+        .deviation
+        for options in ({}, {"strength": 0.1})
+    ]
+    assert deviations[0] == deviations[1] > 0
+
+
 def test_inference_has_no_noise_before_and_after_saving(world, tmp_path):
     target, source = world
     model = transfer(target, source, steps=0, seed=1, strength=0.5)

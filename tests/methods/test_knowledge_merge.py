@@ -73,6 +73,18 @@ def test_a_model_merged_with_itself_is_itself(operator):
             assert a.tobytes() == b.tobytes()
 
 
+def test_by_default_it_is_the_mean(world):
+    default, mean, other = (
+        backbone_of(transfer(*world, steps=0, seed=1, **options))
+        for options in (
+            {},
+            {"operator": "mean", "share": 0.5},
+            {"operator": "geometric"},
+        )
+    )
+    assert same(default, mean) and not same(default, other)
+
+
 def test_the_operators_by_hand():
     one, two = np.array([4.0, -4.0, 0.0, 1.0]), np.array([9.0, 9.0, 5.0, -8.0])
     merge = knowledge_merge._OPERATORS

@@ -66,6 +66,20 @@ def test_the_logits_are_a_sum_over_branches(world):
     assert np.abs(whole - alone).max() > 1e-3
 
 
+def test_a_source_is_read_by_rectified_units(world):
+    target, (source, _) = world
+    model = transfer(target, source, steps=0, seed=1, strength=0.5)
+    x = target.train.x
+    branch = next(x for x in model.layers if x.name.endswith("_with_head"))
+    known = np.asarray(model.get_layer("source_1")(x))
+    kernel, bias = model.get_layer("project_1").get_weights()
+    (head,) = model.get_layer("logits_1").get_weights()
+    units = np.maximum(known @ kernel + bias, 0)
+    assert (units == 0).any() and (units > 0).any()
+    wanted = predict(branch, x) + 0.5 * units @ head
+    np.testing.assert_allclose(predict(model, x), wanted, atol=1e-5)
+
+
 def test_swapping_two_sources_permutes_columns_only(world):
     target, sources = world
     one = transfer(target, *sources, steps=0, seed=1)

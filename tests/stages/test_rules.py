@@ -2,11 +2,12 @@
 
 import numpy as np
 import pytest
-from conftest import small_source, small_task
+from conftest import small_backbone, small_source, small_task
 
 from ktransfer.data import Split
 from ktransfer.engine.training import predict
 from ktransfer.errors import KTransferError
+from ktransfer.models.surgery import Source, attach_head
 from ktransfer.stages import rules
 
 BELIEFS = np.array(
@@ -72,6 +73,20 @@ def test_a_source_of_the_same_classes_is_not_translated():
     other = Split(target.train.x, target.train.y[::-1].copy())
     again = rules.beliefs(target._replace(train=other), source)
     np.testing.assert_array_equal(predict(again, target.train.x), given)
+
+
+@pytest.mark.parametrize("labels", [(0, 1, 2), ("a", "b", "c")])
+def test_a_source_with_dropout_is_read_as_it_serves(labels):
+    task = small_task("source", 1)._replace(labels=labels)
+    network = attach_head(
+        small_backbone((12, 12, 1), dropout=0.5), 3, seed=0, hidden_units=6
+    )
+    target = small_task("target", 1)
+    found = rules.beliefs(target, Source(network, task))
+    images = target.train.x
+    np.testing.assert_allclose(
+        found(images, training=True), predict(found, images), atol=1e-6
+    )
 
 
 @pytest.mark.parametrize("name", rules.RULES)
