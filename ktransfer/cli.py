@@ -14,6 +14,7 @@ import traceback
 from pathlib import Path
 
 from ktransfer import data, files, methods, report, runs
+from ktransfer.engine.options import PRECISIONS
 from ktransfer.errors import EXIT_CODES, KTransferError
 from ktransfer.runs import checks, execute, refresh, scripts
 
@@ -177,7 +178,7 @@ def _add_places(command):
     command.add_argument(
         "--precision",
         default="float32",
-        choices=checks.CHOICES["precision"],
+        choices=PRECISIONS,
         help="of all trainings; any but float32 has a results folder of its "
         "own (default: float32)",
     )

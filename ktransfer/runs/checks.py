@@ -3,6 +3,7 @@
 import math
 
 from ktransfer import data, methods
+from ktransfer.engine.options import CHOICES
 from ktransfer.errors import KTransferError, unknown
 
 # The layers and blocks that a run may name, by backbone; a test compares them
@@ -47,11 +48,6 @@ LAYERS = {
 _HEAD = {"head_hidden", "logits"}
 RECIPES = ("pretrain", "label_smoothing", "mixed_bfloat16")
 EVALUATIONS = ("test", "validation", "information")
-CHOICES = {
-    "optimizer": ("adam", "sgd"),
-    "precision": ("float32", "mixed_bfloat16"),
-    "schedule": ("constant", "cosine", "annealed"),
-}
 SCORES = (
     *("leep", "nce", "logme", "h_score", "shrunk_h_score", "transrate"),
     "class_balance",

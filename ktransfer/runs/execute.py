@@ -28,6 +28,7 @@ _UNMEASURED: dict[str, Any] = {
     "reason": "",
     "seconds": None,
     "source_test_accuracies": [],
+    "statistics": "",
     "steps_done": 0,
     "test_accuracy": None,
     "test_loss": None,
@@ -336,7 +337,7 @@ def _one_line(error):
 
 def _measure(run, task, sources):
     from ktransfer.engine import training
-    from ktransfer.models import surgery
+    from ktransfer.models import graph
 
     held = None
     if run.evaluation == "validation":
@@ -344,9 +345,8 @@ def _measure(run, task, sources):
         task = task._replace(train=train)
     before = [_state_hash(source.model) for source in sources]
     transfer = methods.load(run.method)
-    training.ledger()
     start = time.process_time()
-    with data.sealed():
+    with data.sealed(), training.recording() as fits:
         model = transfer(
             task,
             *sources,
@@ -355,18 +355,18 @@ def _measure(run, task, sources):
             **dict(run.hyperparameters),
         )
     seconds = time.process_time() - start
-    fits = training.ledger()
     if before != [_state_hash(source.model) for source in sources]:
         raise KTransferError(
             "E_INVARIANT", f"{run.method} changed a source or froze it"
         )
-    weighted = [x for x in surgery.leaves(model) if x.weights]
+    weighted = [x for x in graph.leaves(model) if x.weights]
     return {
         **EVALUATIONS[run.evaluation](run, model, task, held, sources),
         **_beside(run, task, sources, model),
         "curve": _curve(fits),
         "frozen_layers": sorted(x.name for x in weighted if not x.trainable),
         "seconds": round(seconds, 2),
+        "statistics": next((f.statistics for f in fits if f.statistics), ""),
         "steps_done": sum(fit.steps for fit in fits),
         "total_parameters": model.count_params(),
         "trainable_parameters": max(
@@ -443,10 +443,10 @@ def evaluate(model, target):
         dictionary for the record: accuracies and the mean cross-entropy in
         nats; status `diverged` where a logit is not finite.
     """
-    from ktransfer.engine import training
+    from ktransfer.engine import prediction
 
     test = data.test_split(target)
-    logits = training.predict(model, test.x).astype("float64")
+    logits = prediction.predict(model, test.x).astype("float64")
     if not np.isfinite(logits).all():
         return {"status": "diverged", "reason": "logits are not finite"}
     right = logits.argmax(axis=-1) == test.y

@@ -6,12 +6,13 @@ import pytest
 from conftest import small_backbone, small_task, weights_of
 from keras import layers, ops
 
-from ktransfer.engine import programs
+from ktransfer.engine import backend, programs
 from ktransfer.engine.losses import cross_entropy
-from ktransfer.engine.programs import Objective
-from ktransfer.engine.training import fit, predict
+from ktransfer.engine.prediction import predict
+from ktransfer.engine.training import fit
 from ktransfer.errors import Diverged
-from ktransfer.models.surgery import attach_head, freeze, leaves
+from ktransfer.models.graph import leaves
+from ktransfer.models.surgery import attach_head, freeze
 
 
 @pytest.fixture
@@ -22,11 +23,11 @@ def task():
 @pytest.fixture
 def traced(monkeypatch):
     """The list that grows with every trace of a training."""
-    seen, step = [], Objective.train_step
+    seen, steps = [], backend.Trainer._steps
     monkeypatch.setattr(
-        Objective,
-        "train_step",
-        lambda self, data: seen.append(self) or step(self, data),
+        backend.Trainer,
+        "_steps",
+        lambda self, given: seen.append(self) or steps(self, given),
     )
     return seen
 

@@ -8,11 +8,12 @@ from keras import layers
 
 from ktransfer.errors import KTransferError, NotApplicable
 from ktransfer.models import backbones, surgery
+from ktransfer.models.blocks import blocks, select
+from ktransfer.models.graph import leaves
 from ktransfer.models.surgery import (
     adapt_input,
     assign,
     attach_head,
-    blocks,
     classifier,
     combine,
     copy,
@@ -22,8 +23,6 @@ from ktransfer.models.surgery import (
     fresh,
     inline,
     interpolate,
-    leaves,
-    select,
 )
 from ktransfer.runs import checks
 

@@ -15,9 +15,9 @@ import pytest
 from sweeps import Here, planned, sourced
 
 from ktransfer import data, runs
-from ktransfer.engine import programs, training
+from ktransfer.engine import prediction, programs
 from ktransfer.errors import Diverged, KTransferError, NotApplicable
-from ktransfer.models.surgery import leaves
+from ktransfer.models.graph import leaves
 from ktransfer.runs import execute, sources
 
 
@@ -111,7 +111,7 @@ def test_evaluation_counts_every_image_once(monkeypatch):
     logits[np.arange(1000), test.y] = 1.0
     logits[:7] = 0.0
     logits[np.arange(7), (test.y[:7] + 1) % 10] = 1.0
-    monkeypatch.setattr(training, "predict", lambda model, x: logits)
+    monkeypatch.setattr(prediction, "predict", lambda model, x: logits)
     found = execute.evaluate(None, "digits")
     assert found["test_accuracy"] == 0.993
     expected = np.log(np.exp(1) + 9) - np.where(np.arange(1000) < 7, 0, 1)
