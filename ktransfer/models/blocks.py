@@ -124,6 +124,8 @@ def _grouped(segments, patterns):
     for segment in segments:
         weighted = _weighted(segment)
         name = _name(segment, weighted, patterns)
+        if weighted and name is None and not open_:
+            name = weighted[0].name
         if weighted and name is not None:
             last, open_ = name, True
         else:

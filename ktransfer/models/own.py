@@ -14,7 +14,7 @@ from ktransfer.data import Task
 from ktransfer.errors import KTransferError, unknown
 from ktransfer.models import blocks as block_of
 from ktransfer.models import graph
-from ktransfer.models.surgery import copy
+from ktransfer.models.surgery import copy, tapped
 
 # Names of the layer that the normal form adds before the head, and to read
 # uint8 images with a model of floats.
@@ -37,8 +37,8 @@ class Source(_Source):
     Args:
         model: functional or Sequential, images -> logits or probabilities.
         task: the `Task` that it was trained on.
-        features: name of the layer whose output feeds the head; None for what
-            the last Dense layer reads, or for the layer `features`.
+        features: name of the block or layer whose output feeds the head; None
+            for the layer `features`, or else for what the last Dense reads.
         blocks: names of the layers that end a block each, bottom first; None
             for the blocks that the graph has.
     """
@@ -128,13 +128,11 @@ def _features(model, flat, wanted):
 
     None if the layer is there and is the one that is wanted.
     """
-    made = {n.operation.name: graph.made_by(n)[-1] for n in flat.nodes}
-    if wanted is None and FEATURES in made:
+    names = [node.operation.name for node in flat.nodes]
+    if wanted in (None, FEATURES) and FEATURES in names:
         return None
     if wanted is not None:
-        if wanted not in made:
-            raise unknown(f"layer of {model.name}", wanted, made)
-        return None if wanted == FEATURES else made[wanted]
+        return tapped(flat, [wanted])[wanted]
     dense = [n for n in flat.nodes if isinstance(n.operation, layers.Dense)]
     if not dense:
         raise KTransferError(

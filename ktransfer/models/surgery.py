@@ -34,7 +34,7 @@ def inline(model, tap=None):
     """
     flat = graph.read(model)
     if tap is not None:
-        flat = flat._replace(outputs=_tapped(flat, tap))
+        flat = flat._replace(outputs=tapped(flat, tap))
     return _rebuilt(flat, model.name)
 
 
@@ -44,7 +44,7 @@ def cut(model, layer):
     The layers are shared with `model`; `copy` what is to be trained.
     """
     flat = graph.read(model)
-    end = _tapped(flat, [layer])[layer]
+    end = tapped(flat, [layer])[layer]
     return _rebuilt(flat._replace(outputs=end), model.name)
 
 
@@ -65,8 +65,14 @@ def _lone(outputs):
     return outputs[0] if len(outputs) == 1 else outputs
 
 
-def _tapped(flat, names):
-    """Return the `Tensor` of each block or layer of `names`, by name."""
+def tapped(flat, names):
+    """Return the `Tensor` that each block or layer of a `Graph` ends with.
+
+    A layer of several outputs gives them all.
+
+    Raises:
+        KTransferError: `E_UNKNOWN` for a name that no layer has.
+    """
     ends = {name: block.end for name, block in blocks.in_graph(flat).items()}
     made = {n.operation.name: _lone(n.outputs) for n in flat.nodes}
     places = {**made, **ends}
