@@ -1,6 +1,10 @@
 """Synthetic records with realistic numbers, for the modules that read them."""
 
+import typing
+
 import numpy as np
+
+from ktransfer.analysis.record import Record
 
 FAMILY_OF = {
     "scratch": "baselines",
@@ -34,44 +38,54 @@ FAMILIES = (
 )
 
 
+def _blank(hint):
+    """Return a value of a field's type: None, 0, an empty text, list, dict."""
+    if type(None) in typing.get_args(hint):
+        return None
+    return (typing.get_origin(hint) or hint)()
+
+
+# Of every field that no record lacks.
+_HINTS = {
+    name: hint
+    for name, hint in typing.get_type_hints(Record).items()
+    if name in Record.__required_keys__ - {"status"}
+}
+
+
 def record(method="fine_tuning", **fields):
     """Return one record, `ok` at 80 % unless `fields` say otherwise."""
+    assert set(fields) <= set(Record.__annotations__), fields
     control = method in ("scratch", "random_features", "majority")
     per_class = fields.get("labels_per_class", 10)
-    labels = 60_000 if per_class is None else 10 * per_class
     steps = 2_800 if per_class is None else 600
-    base = {
+    ended = fields.get("status", "ok") == "ok"
+    planted = {
         "experiment": "cifar10-mnist",
         "method": method,
         "family": FAMILY_OF.get(method, "parameter"),
+        "backbone": "convnet",
         "sources": [] if control else ["cifar10"],
         "source_seed": None if control else 0,
+        "source_origins": [] if control else ["CIFAR-10-q75"],
         "target": "mnist",
+        "target_origin": "MNIST",
         "labels_per_class": 10,
-        "seed": 0,
-        "steps": steps,
-        "hyperparameters": {},
-        "status": "ok",
-        "reason": "",
-        "test_accuracy": 0.8,
-        "test_loss": 0.6,
-        "per_class_accuracy": [0.8] * 10,
-        "num_test_images": 10_000,
-        "num_labels": labels,
         "num_classes": 10,
+        "num_labels": 60_000 if per_class is None else 10 * per_class,
+        "num_test_images": 10_000,
+        "steps": steps,
+        "numerics": "5e1f",
+        "status": "ok",
+        "test_accuracy": 0.8 if ended else None,
+        "test_loss": 0.6 if ended else None,
         "total_parameters": 529_930,
         "trainable_parameters": 529_930,
         "seconds": 2.0,
         "stale": False,
-        "target_origin": "MNIST",
-        "source_origins": [] if control else ["CIFAR-10-q75"],
-        "target_sha256": "0" * 64,
-        "numerics": "5e1f",
     }
-    fields = dict(fields)
-    if fields.get("status", "ok") != "ok":
-        base.update(test_accuracy=None, test_loss=None)
-    return {**base, **fields}
+    blank = {name: _blank(hint) for name, hint in _HINTS.items()}
+    return {**blank, **planted, **fields}
 
 
 def headline(num_seeds=6, num_source_seeds=2, budgets=BUDGETS):

@@ -1,5 +1,6 @@
 """From records to numbers, with NumPy alone.
 
+- `record`: what a record is, field by field.
 - `arms`: records in groups: arms, cells, pairs.
 - `intervals`: intervals, tests, and gains over a baseline.
 - `words`: numbers and names as text.

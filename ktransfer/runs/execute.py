@@ -14,13 +14,15 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
 from ktransfer import data, files, fingerprints, methods, runs
+from ktransfer.analysis.record import Record
 from ktransfer.errors import Diverged, KTransferError, NotApplicable
 
+# What a `Record` holds of a run that did not end well.
 _UNMEASURED: dict[str, Any] = {
     "curve": [],
     "frozen_layers": [],
@@ -35,8 +37,6 @@ _UNMEASURED: dict[str, Any] = {
     "trainable_parameters": None,
     "trained_layers": [],
 }
-
-
 # Optimiser steps that a worker takes at once, in runs of one program.
 GROUP_STEPS = 1000
 # NumPy's own threads, whose number moves bits as TensorFlow's does.
@@ -241,7 +241,9 @@ def _result(record):
 # One run
 
 
-def carry_out(results, run, beside=None):
+def carry_out(
+    results: str | Path, run: runs.Run, beside: dict[str, str] | None = None
+) -> Record:
     """Carry out `run` unless its record is fresh, write and return the record.
 
     A method that does not apply, diverges or fails gives a record too. Full
@@ -257,9 +259,9 @@ def carry_out(results, run, beside=None):
     with runs.run_lock(results, run):
         record = runs.find(results, run)
         if not runs.is_fresh(record, run, beside["choice"]):
-            record = _record(results, run) | beside
+            record = cast(Record, {**_record(results, run), **beside})
             runs.write(results, record)
-    return record
+    return cast(Record, record)
 
 
 def _record(results, run):
