@@ -163,14 +163,15 @@ def gap(records):
 
     There is none where the oracle is no better than source only.
     """
-    by_method = arms.arms(records)
-    lower = arms.seed_accuracies(by_method[BASELINE]).mean()
-    upper = arms.seed_accuracies(by_method["target_oracle"]).mean()
+    means = {
+        arm.method: arms.seed_values(members).mean()
+        for arm, members in arms.arms(records).items()
+        if arms.measured(members)
+    }
+    lower, upper = means.pop(BASELINE), means.pop("target_oracle")
     if upper <= lower:
         return {}
     shares = {
-        name: (arms.seed_accuracies(members).mean() - lower) / (upper - lower)
-        for name, members in by_method.items()
-        if name not in (BASELINE, "target_oracle") and arms.measured(members)
+        name: (mean - lower) / (upper - lower) for name, mean in means.items()
     }
     return dict(sorted(shares.items(), key=lambda item: -item[1]))

@@ -158,10 +158,11 @@ def figures(records, mix=False):
     origin = records[0]["target_origin"]
     title = f"Fine-tuning recipes on {origin}"
     # The strength that was chosen is the one at every budget.
-    last = [r for r in records if r["labels_per_class"] == budgets[-1]]
-    chosen = {(r["method"], str(r["hyperparameters"])) for r in last}
     shown = [
-        r for r in records if (r["method"], str(r["hyperparameters"])) in chosen
+        record
+        for members in arms.arms(records).values()
+        if budgets[-1] in {r["labels_per_class"] for r in members}
+        for record in members
     ]
     few = [r for r in records if r["labels_per_class"] == budgets[0]]
     forests = {
@@ -199,30 +200,28 @@ def _ranks(records, title):
     the seeds that count as units in the critical difference.
     """
     groups = {
-        label: {
+        arm: {
             (r["labels_per_class"], r["seed"]): arms.accuracy(r)
             for r in members
         }
-        for label, members in arms.arms(arms.measured(records)).items()
-        if members[0]["method"] != "majority" and "x steps)" not in label
+        for arm, members in arms.arms(arms.measured(records)).items()
+        if arm.method != "majority" and arm.steps_factor == 1
     }
     places = sorted(set.intersection(*map(set, groups.values())))
     seeds = {seed for _, seed in places}
-    table = [[groups[label][place] for label in groups] for place in places]
+    table = [[groups[arm][place] for arm in groups] for place in places]
     half = intervals.critical_difference(len(groups), len(seeds)) / 2
     ranks = dict(zip(groups, map(float, intervals.mean_ranks(table))))
-    families = {r["method"]: r["family"] for r in records}
-    methods_ = {label: label.partition(" ")[0] for label in groups}
     rows = [
         plots.Row(
-            label,
-            methods_[label],
-            families[methods_[label]],
-            ranks[label],
-            ranks[label] - half,
-            ranks[label] + half,
+            arm.label,
+            arm.method,
+            arm.family,
+            ranks[arm],
+            ranks[arm] - half,
+            ranks[arm] + half,
         )
-        for label in sorted(groups, key=ranks.get)
+        for arm in sorted(groups, key=ranks.get)
     ]
     return plots.intervals(
         rows,

@@ -262,13 +262,13 @@ def _checkpoint_figure(records, footer):
     groups = arms.arms(records)
     clouds = [
         Cloud(
-            label.replace("linear_probe", "").strip(" ()") or "usual",
-            label,
-            "feature",
+            arm.setting or "usual",
+            arm.label,
+            arm.family,
             [100 * r["source_test_accuracies"][0] for r in members],
             [100 * arms.accuracy(r) for r in members],
         )
-        for label, members in groups.items()
+        for arm, members in groups.items()
     ]
     regrets = [
         f"{name} {regret:.1f}" for name, regret in _regrets(groups).items()
@@ -314,18 +314,18 @@ def _is_shuffled(record):
 def _regrets(groups):
     """Return score -> accuracy of the best checkpoint minus the chosen one."""
     reached = {
-        label: 100 * np.mean([arms.accuracy(r) for r in members])
-        for label, members in groups.items()
+        arm: 100 * np.mean([arms.accuracy(r) for r in members])
+        for arm, members in groups.items()
     }
 
-    def mean(label, name):
+    def mean(arm, name):
         if name == "source_accuracy":
-            return groups[label][0]["source_test_accuracies"][0]
-        return np.mean([r["score_values"][name] for r in groups[label]])
+            return groups[arm][0]["source_test_accuracies"][0]
+        return np.mean([r["score_values"][name] for r in groups[arm]])
 
     return {
         name: max(reached.values())
-        - reached[max(groups, key=lambda label, name=name: mean(label, name))]
+        - reached[max(groups, key=lambda arm, name=name: mean(arm, name))]
         for name in ("source_accuracy", *SCORES)
         if name != BALANCE
     }

@@ -169,21 +169,22 @@ def _plane(records, title):
     """Draw accuracy in distribution against out of it; diverged runs at 0."""
     clouds, chance = [], ""
     groups = arms.arms(arms.measured(arms.ordered(records)))
-    for label, members in sorted(groups.items(), key=_place):
-        method, family = members[0]["method"], members[0]["family"]
+    for arm, members in sorted(groups.items(), key=_place):
+        elsewhere = arms.accuracy_on(members[0]["also"][0])
         plain = [100 * arms.accuracy(record) for record in members]
-        shifted = [100 * _shifted(record) for record in members]
-        if method == "majority":
+        shifted = [100 * elsewhere(record) for record in members]
+        if arm.method == "majority":
             # Far from all others, it would press them together.
             chance = f"; the most frequent class: {np.mean(plain):.0f} %, "
             chance += f"{np.mean(shifted):.0f} % OOD"
             continue
-        varied = PATHS.get(method)
-        path = f"{method}, by {varied}" if varied else ""
-        if varied:
-            value = members[0]["hyperparameters"][varied]
-            label = f"{value:g}"
-        clouds.append(Cloud(label, method, family, plain, shifted, path))
+        label, path = arm.label, ""
+        if varied := PATHS.get(arm.method):
+            label = f"{dict(arm.hyperparameters)[varied]:g}"
+            path = f"{arm.method}, by {varied}"
+        clouds.append(
+            Cloud(label, arm.method, arm.family, plain, shifted, path)
+        )
     steps = max(record["source_steps"] or 0 for record in records)
     return plots.plane(
         clouds,
@@ -198,15 +199,7 @@ def _plane(records, title):
 
 def _place(item):
     """Sort key of an arm: paths go by their rate or share."""
-    settings = item[1][0]["hyperparameters"]
-    return (
-        item[1][0]["method"],
-        settings.get("learning_rate", 0),
-        settings.get("alpha", 0),
-    )
-
-
-def _shifted(record):
-    if arms.diverged(record):
-        return 0.0
-    return next(iter(record["also_accuracies"].values()))
+    arm, _ = item
+    settings = dict(arm.hyperparameters)
+    rate, share = settings.get("learning_rate", 0), settings.get("alpha", 0)
+    return arm.method, rate, share

@@ -67,6 +67,7 @@ def record(method="fine_tuning", **fields):
         "backbone": "convnet",
         "sources": [] if control else ["cifar10"],
         "source_seed": None if control else 0,
+        "source_steps": None if control else 7_820,
         "source_origins": [] if control else ["CIFAR-10-q75"],
         "target": "mnist",
         "target_origin": "MNIST",

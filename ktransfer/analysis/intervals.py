@@ -6,16 +6,20 @@ percentage points. What is compared with what, `arms` says.
 
 import functools
 import math
+from collections.abc import Iterable
 from statistics import NormalDist
 from typing import NamedTuple
 
 import numpy as np
 
 from ktransfer.analysis.arms import (
+    Cell,
+    Selector,
     baseline_arm,
     cells,
     pair,
 )
+from ktransfer.analysis.record import Record
 
 LEVEL = 0.95
 POWER = 0.8
@@ -368,12 +372,14 @@ def negative_transfer(interval):
     return bool(interval.high < 0.0)
 
 
-def gain_over(records, baseline="scratch"):
+def gain_over(
+    records: Iterable[Record], baseline: Selector = "scratch"
+) -> dict[Cell, Gain]:
     """Return the paired gain of every cell over the baseline's.
 
     Args:
         records: any number of arms, targets and budgets.
-        baseline: a method with one arm, or an arm's label.
+        baseline: a method with one arm, or fields that select an arm.
 
     Returns:
         A dict `Cell` -> `Gain`, without the baseline's own cells. A cell that
@@ -382,13 +388,15 @@ def gain_over(records, baseline="scratch"):
     Raises:
         KTransferError: see `arms.baseline_arm` and `arms.pair`.
     """
+    records = list(records)
     groups = cells(records)
-    name = baseline_arm(records, baseline)
+    other = baseline_arm(records, baseline)
     gains = {}
     for cell, members in groups.items():
-        if cell.arm == name:
+        if cell.arm == other:
             continue
-        pairs = pair(members, groups.get(cell._replace(arm=name), []))
+        beside = [] if other is None else groups.get(cell._replace(arm=other))
+        pairs = pair(members, beside or [])
         differences = pairs.values - pairs.baselines
         gains[cell] = Gain(
             mean_interval(differences),

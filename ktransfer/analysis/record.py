@@ -65,6 +65,9 @@ class Record(TypedDict):
 
     # Folder of the method's file.
     family: str
+    # Default of every hyper-parameter of the method, name -> value. Absent
+    # from old records.
+    defaults: NotRequired[dict[str, Any]]
     # sha256 of the code that can move a number of it. Absent from old records.
     code: NotRequired[str]
     # sha256 of all that can move a number of it: code, data, run, sources.

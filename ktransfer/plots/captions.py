@@ -1,8 +1,10 @@
 """Which records a figure takes, and what it must say of them."""
 
 import textwrap
+from collections.abc import Iterable
 
 from ktransfer.analysis import arms, words
+from ktransfer.analysis.record import Record
 from ktransfer.errors import KTransferError
 
 LONGEST_LABEL = 38
@@ -75,8 +77,8 @@ def _source_seeds(records):
     return {record["source_seed"] for record in records} - {None}
 
 
-def name(label, records):
+def name(arm: arms.Arm, records: Iterable[Record]) -> str:
     """Return an arm's label on as many lines as it needs, stale ones marked."""
     stale = any(record["stale"] for record in records)
-    text = words.plain(f"{label} †" if stale else label)
+    text = words.plain(f"{arm.label} †" if stale else arm.label)
     return "\n".join(textwrap.wrap(text, LONGEST_LABEL))

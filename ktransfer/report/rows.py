@@ -6,11 +6,15 @@ than the smallest that the seeds can detect with 80 % power.
 """
 
 import math
+from collections.abc import Iterable
 from statistics import median
+from typing import Any
 
 import numpy as np
 
 from ktransfer.analysis import arms, intervals
+from ktransfer.analysis.arms import Selector
+from ktransfer.analysis.record import Record
 
 SIGNIFICANCE = 0.05
 COLUMNS = (
@@ -48,6 +52,7 @@ COLUMNS = (
     "labels",
     "source_seeds",
     "baseline",
+    "is_baseline",
     "environments",
     "reason",
 )
@@ -61,12 +66,14 @@ _NO_GAIN = intervals.Gain(
 )
 
 
-def table(records, baseline="scratch", mix=False):
+def table(
+    records: Iterable[Record], baseline: Selector = "scratch", mix: bool = False
+) -> list[dict[str, Any]]:
     """Return one row a cell: an arm at one number of labels per class.
 
     Args:
         records: of any number of targets and budgets.
-        baseline: a method with one arm, or an arm's label.
+        baseline: a method with one arm, or fields that select an arm.
         mix: accept records of several numeric environments, and count them.
 
     Returns:
@@ -82,12 +89,13 @@ def table(records, baseline="scratch", mix=False):
         KTransferError: `E_RECORD` for records that should not meet, and what
             `intervals.gain_over` raises.
     """
-    environments = arms.require_comparable(records, mix)
     records = arms.ordered(records)
+    environments = arms.require_comparable(records, mix)
     gains = intervals.gain_over(records, baseline)
     cells = arms.cells(records)
-    baseline = arms.baseline_arm(records, baseline) or baseline
-    badges = _badges(cells, gains, baseline)
+    chosen = arms.baseline_arm(records, baseline)
+    name = arms.baseline_name(records, baseline)
+    badges = _badges(cells, gains, chosen)
     rows = []
     for cell, members in cells.items():
         row = {
@@ -96,7 +104,8 @@ def table(records, baseline="scratch", mix=False):
             **_elsewhere(members),
             **_counts(members),
             "badge": badges[cell],
-            "baseline": baseline,
+            "baseline": name,
+            "is_baseline": cell.arm == chosen,
             "environments": environments,
         }
         rows.append({key: row[key] for key in COLUMNS})
@@ -125,7 +134,7 @@ def _identity(cell, members):
         "labels_per_class": cell.labels_per_class,
         "family": first["family"],
         "method": first["method"],
-        "arm": cell.arm,
+        "arm": cell.arm.label,
         "source": "+".join(first["source_origins"]),
         "labels": sum(labels) / len(labels),
         "reason": "; ".join(reasons),
@@ -133,7 +142,7 @@ def _identity(cell, members):
 
 
 def _numbers(members, gain):
-    accuracy = intervals.mean_interval(arms.seed_accuracies(members))
+    accuracy = intervals.mean_interval(arms.seed_values(members))
     return {
         "n": accuracy.count,
         "accuracy": accuracy.mean,
@@ -159,15 +168,8 @@ def _elsewhere(members):
     A diverged run counts 0 there too.
     """
     name = next(iter(members[0].get("also", ())), "")
-    found = [
-        {
-            **record,
-            "test_accuracy": record.get("also_accuracies", {}).get(name, 0.0),
-        }
-        for record in arms.measured(members)
-        if name
-    ]
-    accuracy = intervals.mean_interval(arms.seed_accuracies(found))
+    found = arms.seed_values(members, arms.accuracy_on(name))
+    accuracy = intervals.mean_interval(found)
     return {
         "also_target": name,
         "also_accuracy": accuracy.mean,
@@ -214,7 +216,8 @@ def _badges(cells, gains, baseline):
         badges.setdefault(cell, "control")
         if all(r["status"] == "not_applicable" for r in members):
             badges[cell] = "not applicable"
-        from_source = baseline == "scratch" and members[0]["sources"]
+        over_scratch = baseline is not None and baseline.method == "scratch"
+        from_source = over_scratch and members[0]["sources"]
         if badges[cell] == "worse" and from_source:
             badges[cell] = "negative transfer"
     return badges

@@ -27,7 +27,7 @@ def _elsewhere_text(row):
 
 
 def _gain_text(row):
-    if row["arm"] == row["baseline"]:
+    if row["is_baseline"]:
         return "baseline"
     return words.percent(
         (row["gain"], row["gain_low"], row["gain_high"]), "+.1f"

@@ -267,12 +267,14 @@ def carry_out(
 def _record(results, run):
     from ktransfer.engine import backend
 
+    about = methods.describe(run.method)
     loaded = [_source(results, p) for p in runs.pretrainings(run)]
     record = {
         **runs.as_fields(run),
         **_UNMEASURED,
         "code": runs.code(run),
-        "family": methods.describe(run.method).family,
+        "defaults": about.hyperparameters,
+        "family": about.family,
         "fingerprint": runs.fingerprint(run),
         "numerics": _numerics(results, run, backend.facts()),
         "source_test_accuracies": [f["test_accuracy"] for _, f in loaded],

@@ -11,12 +11,15 @@ import shutil
 from pathlib import Path
 from typing import NamedTuple
 
-from ktransfer import files, runs
+from ktransfer import files, methods, runs
 from ktransfer.errors import KTransferError
 from ktransfer.runs import execute
 
 # What says how and by which code a record came about, not what came out.
-_ABOUT = ("carried_over", "code", "commit", "fingerprint", "seconds", "sha256")
+_ABOUT = (
+    *("carried_over", "code", "commit", "defaults", "fingerprint", "seconds"),
+    *("sha256", "stale"),
+)
 
 
 class Outcome(NamedTuple):
@@ -111,7 +114,7 @@ def _beside(results):
 
 
 def _differing(old, new):
-    fields = {*old, *new} - {*_ABOUT, "stale"}
+    fields = {*old, *new} - {*_ABOUT}
     return sorted(f for f in fields if old.get(f) != new.get(f))
 
 
@@ -122,5 +125,6 @@ def _carried(record, run, rerun, of):
         **kept,
         "carried_over": facts,
         "code": runs.code(run),
+        "defaults": methods.describe(run.method).hyperparameters,
         "fingerprint": runs.fingerprint(run),
     }

@@ -95,13 +95,18 @@ def test_a_precision_is_in_every_run_that_trains():
             assert error.name == "E_UNKNOWN" and "data set" in error.message
 
 
-def planned_of(loaded):
-    tuning = scripts.trials(loaded)
+def loaded_choice(loaded):
+    """Return the first trial of each method on each target as the choice."""
     chosen = {}
-    for run in tuning:
+    for run in scripts.trials(loaded):
         best = chosen.setdefault(run.target, {})
         best.setdefault(run.method, dict(run.hyperparameters))
-    return loaded.script.runs(*loaded.size, *([chosen] if tuning else []))
+    return chosen
+
+
+def planned_of(loaded):
+    chosen = loaded_choice(loaded)
+    return loaded.script.runs(*loaded.size, *([chosen] if chosen else []))
 
 
 def drawn(run, rng):
@@ -111,10 +116,12 @@ def drawn(run, rng):
         asked["also_accuracies"] = {name: rng.uniform() for name in run.also}
     if run.scores:
         asked["score_values"] = {name: rng.normal() for name in run.scores}
+    about = methods.describe(run.method)
     return synthetic.record(
         **runs.as_fields(run),
         **asked,
-        family=methods.describe(run.method).family,
+        family=about.family,
+        defaults=about.hyperparameters,
         test_accuracy=float(rng.uniform(0.3, 0.9)),
         target_origin=run.target,
         source_origins=list(run.sources),
@@ -227,10 +234,29 @@ def test_only_the_chosen_strength_is_beside_the_other_arms():
     figures = loaded.script.figures(records)
     few = min(r["labels_per_class"] for r in records)
     texts = [t.get_text() for t in figures[f"gain_{few}"].texts]
-    assert texts.count("l2_sp") == 1
-    assert not any("strength=" in text for text in texts)
+    (name,) = (text for text in texts if text.startswith("l2_sp"))
+    chosen = loaded_choice(loaded)["letters_5to9"]["l2_sp"]["strength"]
+    assert f"strength={chosen}" in name
     places = figures["strength"].axes[0].get_xticks()
     assert {0.01, 0.1, 1.0} <= set(places)
+
+
+def test_a_strength_that_was_chosen_stands_in_the_figure_of_adapt():
+    loaded = scripts.load("adapt", quick=True)
+    rng = np.random.default_rng(0)
+    records = [drawn(run, rng) for run in planned_of(loaded)]
+    target = records[0]["target"]
+    texts = [
+        text.get_text().replace("\n", " ")
+        for text in loaded.script.figures(records)[target].texts
+    ]
+    # All were given the first strength, 0.1, which is the default of few.
+    for name, shown in (
+        ("domain_adversarial", "domain_adversarial (strength=0.1)"),
+        ("deep_coral", "deep_coral (strength=0.1)"),
+        ("source_only", "source_only"),
+    ):
+        assert [t for t in texts if t.startswith(name)] == [shown]
 
 
 def test_the_best_mean_over_tuning_seeds_is_chosen(tmp_path):
