@@ -277,7 +277,7 @@ def _run(options):
     counts = [a + b for a, b in zip(counts, more)]
     records = runs.collect(options.results, planned, choice)
     if loaded:
-        _show(loaded, records, options)
+        _show(loaded, records, options, len(planned))
     else:
         print(report.to_terminal(report.table(records, mix=options.mix)))
     print(
@@ -366,7 +366,7 @@ def _report(options):
             f"{len(records)} of {len(planned)} runs have a record; run the "
             "experiment, or ask for --partial.",
         )
-    _show(loaded, records, options)
+    _show(loaded, records, options, len(planned))
     if options.into:
         name = planned[0].experiment
         _fill(
@@ -431,18 +431,18 @@ def result_block(name, records, results="results", methods=None):
 
     `methods` are those that the table shows; None shows all.
     """
-    rows = report.table(records)
-    table = report.to_terminal(rows, width=90, methods=methods)
+    table = report.to_terminal(report.table(records), width=90, methods=methods)
     folder = Path(results) / name
     figures = sorted(path.name for path in folder.glob("*.png"))
     images = [f"![{f[:-4]}]({folder.as_posix()}/{f})" for f in figures]
     return "\n\n".join([f"```\n{table.strip()}\n```", *images])
 
 
-def _show(loaded, records, options):
+def _show(loaded, records, options, planned):
     settings = {
         "baseline": getattr(loaded.script, "BASELINE", "scratch"),
         "mix": options.mix,
+        "planned": planned,
     }
     figures = loaded.script.figures(records, mix=options.mix)
     folder = Path(options.results) / records[0]["experiment"]

@@ -3,5 +3,6 @@
 - `record`: what a record is, field by field.
 - `arms`: records in groups: arms, cells, pairs.
 - `intervals`: intervals, tests, and gains over a baseline.
+- `remarks`: what figures, tables and pages say of their records.
 - `words`: numbers and names as text.
 """

@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 from ktransfer.analysis import arms, intervals, words
 from ktransfer.analysis.record import Record
+from ktransfer.analysis.remarks import compared
 from ktransfer.errors import KTransferError
 from ktransfer.plots import captions, style
 
@@ -130,7 +131,7 @@ def _footer(rows, excluded, budget):
     shown = [record for row in rows for record in row.records]
     shown += [record for members in excluded.values() for record in members]
     return [
-        f"{captions.describe(shown)}; {words.labels(budget)}",
+        f"{compared(shown)}; {words.labels(budget)}",
         "bars: 95 % t-interval of the paired gain; dots: seeds; "
         "seconds: of the processor, median of a run",
         "; ".join(captions.remarks(shown)),

@@ -8,6 +8,7 @@ import numpy as np
 
 from ktransfer.analysis import arms, intervals, words
 from ktransfer.analysis.record import Record
+from ktransfer.analysis.remarks import compared
 from ktransfer.plots import captions, style
 
 # Drawn thick, and in colour whatever is highlighted.
@@ -78,7 +79,7 @@ def accuracy_against_labels(
     """
     records = captions.one_target(records, mix)
     axis = _Axis(_LABELS, lambda r: r["labels_per_class"], _budgets(records))
-    notes = captions.describe(records), captions.remarks(records, planned)
+    notes = compared(records), captions.remarks(records, planned)
     return _page(records, axis, highlight, (title, subtitle), notes)
 
 
@@ -108,7 +109,7 @@ def accuracy_against(name, records, x_label, title="", subtitle="", mix=False):
     known = captions.one_target(known, mix)
     ticks = {v: (float(v), f"{v:,g}") for v in sorted(set(map(place, known)))}
     axis = _Axis(f"{x_label} (log scale)", place, ticks, (name,))
-    notes = captions.describe(known), captions.remarks(known)
+    notes = compared(known), captions.remarks(known)
     return _page(known, axis, None, (title, subtitle), notes)
 
 

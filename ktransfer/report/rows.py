@@ -8,11 +8,11 @@ than the smallest that the seeds can detect with 80 % power.
 import math
 from collections.abc import Iterable
 from statistics import median
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from ktransfer.analysis import arms, intervals
+from ktransfer.analysis import arms, intervals, remarks
 from ktransfer.analysis.arms import Selector
 from ktransfer.analysis.record import Record
 
@@ -56,6 +56,29 @@ COLUMNS = (
     "environments",
     "reason",
 )
+
+
+class Table(NamedTuple):
+    """Rows, and what is said of the records behind all of them.
+
+    Fields:
+        rows: dicts with the keys `COLUMNS`, by target, labels per class and
+            falling accuracy; inapplicable arms come last. Accuracies and
+            gains are fractions, nan where there is none; `also_accuracy` is
+            that on the test set `also_target`, where the runs name one;
+            `labels` is the mean number of labelled images per class; `badge`
+            is one of better, worse, negative transfer, undecided, too few
+            seeds, control and not applicable.
+        data, seeds: what was compared, as `remarks` says it.
+        cautions: sentences.
+    """
+
+    rows: list[dict[str, Any]]
+    data: str
+    seeds: str
+    cautions: list[str]
+
+
 _NO_GAIN = intervals.Gain(
     intervals.Interval(math.nan, math.nan, math.nan, 0),
     np.empty(0),
@@ -67,23 +90,18 @@ _NO_GAIN = intervals.Gain(
 
 
 def table(
-    records: Iterable[Record], baseline: Selector = "scratch", mix: bool = False
-) -> list[dict[str, Any]]:
-    """Return one row a cell: an arm at one number of labels per class.
+    records: Iterable[Record],
+    baseline: Selector = "scratch",
+    mix: bool = False,
+    planned: int | None = None,
+) -> Table:
+    """Return a `Table` of one row a cell: an arm at one number of labels.
 
     Args:
         records: of any number of targets and budgets.
         baseline: a method with one arm, or fields that select an arm.
         mix: accept records of several numeric environments, and count them.
-
-    Returns:
-        A list of dicts with the keys `COLUMNS`, by target, labels per class
-        and falling accuracy; inapplicable arms come last. Accuracies and
-        gains are fractions, nan where there is none; `also_accuracy` is that
-        on the test set `also_target`, where the runs name one; `labels` is
-        the mean number of labelled images per class; `badge` is one of
-        better, worse, negative transfer, undecided, too few seeds, control
-        and not applicable.
+        planned: number of runs planned; without it the recorded ones count.
 
     Raises:
         KTransferError: `E_RECORD` for records that should not meet, and what
@@ -109,7 +127,12 @@ def table(
             "environments": environments,
         }
         rows.append({key: row[key] for key in COLUMNS})
-    return sorted(rows, key=_row_order)
+    return Table(
+        sorted(rows, key=_row_order),
+        remarks.data(records),
+        remarks.seeds(records, "x"),
+        [caution.text for caution in remarks.cautions(records, planned)],
+    )
 
 
 def _row_order(row):

@@ -3,6 +3,7 @@
 from statistics import median
 
 from ktransfer.analysis import arms, intervals, words
+from ktransfer.report.rows import Table
 
 _CLAIMS = ("better", "worse", "negative transfer", "undecided")
 
@@ -38,46 +39,20 @@ def _place_text(rows, place):
     return f"{target}, {text}" if several else text
 
 
-def headline(rows):
+def headline(table: Table) -> list[str]:
     """Return the sentences above a table: data, runs, seeds, cautions."""
-    counts = {row["n"] for row in rows if row["n"]}
-    most = max(counts, default=0)
-    num_sources = max((row["source_seeds"] for row in rows), default=0)
-    crossed = any(row["ok"] + row["diverged"] > row["n"] for row in rows)
+    most = max((row["n"] for row in table.rows), default=0)
+    statuses = ("ok", "diverged", "failed")
+    number = sum(row[status] for row in table.rows for status in statuses)
     sentences = [
-        words.data(
-            {row["source"] for row in rows},
-            {row["target_origin"] for row in rows},
-        ),
-        f"{_runs_text(rows)}; "
-        f"{words.seeds(counts, num_sources, 'x', crossed)}; "
+        table.data,
+        f"{words.count(number, 'run')}; {table.seeds}; "
         "95 % t-intervals over seeds, gains paired by seed",
     ]
     if not intervals.verdict_allowed(most):
-        number = words.count(most, "seed")
-        sentences.append(f"smoke run: {number}, no verdict")
-    if num_sources == 1:
-        sentences.append("conditional on one source network")
-    if stale := sum(row["stale"] for row in rows):
-        number = words.count(stale, "stale run")
-        sentences.append(f"{number}, of older code or data")
-    if rows and (number := rows[0]["environments"]) > 1:
-        sentences.append(f"{number} numeric environments mixed")
-    return sentences
-
-
-def _runs_text(rows):
-    totals = {
-        status: sum(row[status] for row in rows)
-        for status in ("ok", "diverged", "failed")
-    }
-    faults = [
-        f"{totals[status]:,} {status}"
-        for status in ("diverged", "failed")
-        if totals[status]
-    ]
-    extra = f" ({', '.join(faults)})" if faults else ""
-    return words.count(sum(totals.values()), "run") + extra
+        seeds = words.count(most, "seed")
+        sentences.append(f"smoke run: {seeds}, no verdict")
+    return sentences + table.cautions
 
 
 def notes(rows):

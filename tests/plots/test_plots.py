@@ -80,7 +80,7 @@ def test_the_figure_says_what_it_shows():
         "source CIFAR-10-q75; target MNIST; 6 seeds × 2 source seeds; "
         "bars: 95 % t-interval over seeds",
     )
-    assert not _said(figure, "conditional")
+    assert _said(figure, "conditional on two source networks")
     figure = plots.accuracy_against_labels(headline(3, 1), planned=99)
     assert _said(figure, "conditional on one source network")
     assert _said(figure, "54 of 99 runs")
@@ -177,7 +177,7 @@ def test_a_diverged_run_lowers_the_mean_and_is_a_cross_at_the_foot():
     assert cross.get_transform() == axes.get_xaxis_transform()
     assert cross.get_ydata()[0] < 0.1
     assert _said(figure, "161 of 162 runs (1 failed)")
-    assert _said(figure, "1 run diverged (×), counted as accuracy 0")
+    assert _said(figure, "× 1 run diverged, counted as accuracy 0")
 
 
 def test_a_metric_that_is_not_a_number_counts_as_diverged():
@@ -256,7 +256,7 @@ def test_forest_marks_faults_and_lists_the_inapplicable():
     assert "not applicable here" in texts
     assert "deep_adaptation" in texts
     assert any(t.startswith("needs the source's label") for t in texts)
-    assert _said(figure, "251 of 252 runs (1 failed); 1 run diverged")
+    assert _said(figure, "251 of 252 runs (1 failed); × 1 run diverged")
     assert _num_points(figure.axes[0], "diverged of") == 1
 
 
