@@ -3,8 +3,9 @@
 Paper: none. The embedded pair, coloured letters -> grey digits, offline: every
 method, 60 steps of 16 images, three seeds, sources trained for 250 steps, and
 what a method estimates from the source's images, from 32 of them. Of 70 methods
-that is about a quarter of a million images through a network and back. A smoke
-run: no verdict.
+that is about a quarter of a million images through a network and back.
+Structure transfer takes that of another network: from the one of training from
+scratch it is that, bit for bit. A smoke run: no verdict.
 
     make quick
 """
@@ -26,6 +27,7 @@ def runs():
 
 
 def _run(method, seed):
+    structure = method == "structure_transfer"
     sources = methods.sources_for(method, "letters", "letters_5to9")
     known = methods.describe(method).hyperparameters
     small = {name: SMALL[name] for name in SMALL if name in known}
@@ -39,6 +41,7 @@ def _run(method, seed):
         sources=sources,
         source_seed=0 if sources else None,
         source_steps=SOURCE_STEPS if sources else None,
+        backbone="lenet" if structure else "convnet",
         hyperparameters=tuple(small.items()),
     )
 

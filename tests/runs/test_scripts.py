@@ -9,7 +9,7 @@ import synthetic
 from ktransfer import methods, runs
 from ktransfer.analysis import intervals
 from ktransfer.errors import KTransferError
-from ktransfer.runs import Run, checks, scripts
+from ktransfer.runs import Run, checks, planning, scripts
 
 TRIAL = Run(
     experiment="trial",
@@ -74,6 +74,22 @@ def test_every_script_plans_runs_that_can_be_carried_out(name, quick):
         except KTransferError as error:
             assert error.name == "E_UNKNOWN" and not quick
             assert "data set" in error.message
+
+
+@pytest.mark.parametrize("name", scripts.names())
+@pytest.mark.parametrize("quick", [False, True])
+def test_no_script_plans_one_training_twice(name, quick):
+    """Random features were crossed with sources that they never read."""
+    try:
+        loaded = scripts.load(name, quick)
+    except KTransferError:
+        return
+    for planned in (planned_of(loaded), scripts.trials(loaded)):
+        outcomes = {}
+        for run in planned:
+            outcomes.setdefault(planning.outcome(run), []).append(run)
+        twice = [found for found in outcomes.values() if len(found) > 1]
+        assert not twice, twice[0]
 
 
 def test_a_precision_is_in_every_run_that_trains():
