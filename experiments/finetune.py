@@ -216,7 +216,6 @@ def _ranks(records, title):
         plots.Row(
             arm.label,
             arm.method,
-            arm.family,
             ranks[arm],
             ranks[arm] - half,
             ranks[arm] + half,

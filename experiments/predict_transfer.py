@@ -181,7 +181,6 @@ class _Group(NamedTuple):
     """
 
     label: str
-    family: str
     scores: dict
     accuracies: list
     tasks: list
@@ -190,10 +189,7 @@ class _Group(NamedTuple):
 def _groups(probed, tuned):
     values = {_task(r): r["score_values"] for r in probed}
     found = []
-    for how, family, members in (
-        ("linear head", "feature", probed),
-        ("fine-tuning", "parameter", tuned),
-    ):
+    for how, members in (("linear head", probed), ("fine-tuning", tuned)):
         by_pool = {}
         for record in members:
             if _task(record) in values:
@@ -206,7 +202,7 @@ def _groups(probed, tuned):
             accuracies = [100 * arms.accuracy(r) for r in rows]
             tasks = [r["target"] for r in rows]
             label = f"{how}, {pool}"
-            found.append(_Group(label, family, scores, accuracies, tasks))
+            found.append(_Group(label, scores, accuracies, tasks))
     return found
 
 
@@ -218,7 +214,7 @@ def _rho(groups, said):
                 group.scores[name], group.accuracies, group.tasks
             )
             label = f"{group.label} ({len(group.tasks)} of {found.count})"
-            rows.append(plots.Row(name, name, group.family, *found[:3], label))
+            rows.append(plots.Row(name, name, *found[:3], label))
     return plots.intervals(
         rows,
         mark=0,
@@ -239,7 +235,7 @@ def _plane(groups, name, said):
     clouds, remarks = [], []
     for group in groups:
         xs, ys = group.scores[name], group.accuracies
-        clouds.append(Cloud(group.label, group.label, group.family, xs, ys))
+        clouds.append(Cloud(group.label, group.label, xs, ys))
         rho = intervals.spearman(xs, ys)
         remarks.append(f"{group.label} {rho:.2f} ({len(xs)})")
     return plots.plane(
@@ -264,7 +260,6 @@ def _checkpoint_figure(records, footer):
         Cloud(
             arm.setting or "usual",
             arm.label,
-            arm.family,
             [100 * r["source_test_accuracies"][0] for r in members],
             [100 * arms.accuracy(r) for r in members],
         )

@@ -182,9 +182,7 @@ def _plane(records, title):
         if varied := PATHS.get(arm.method):
             label = f"{dict(arm.hyperparameters)[varied]:g}"
             path = f"{arm.method}, by {varied}"
-        clouds.append(
-            Cloud(label, arm.method, arm.family, plain, shifted, path)
-        )
+        clouds.append(Cloud(label, arm.method, plain, shifted, path))
     steps = max(record["source_steps"] or 0 for record in records)
     return plots.plane(
         clouds,

@@ -10,18 +10,18 @@ FAMILY_OF = {
     "scratch": "baselines",
     "random_features": "baselines",
     "majority": "baselines",
-    "frozen_features": "feature",
+    "feature_extraction": "feature",
     "fine_tuning": "parameter",
-    "soft_labels": "knowledge",
+    "distillation": "knowledge",
 }
 # Accuracy at 10, 100 and all labels per class.
 LEVELS = {
     "scratch": (0.823, 0.950, 0.989),
     "random_features": (0.834, 0.942, 0.982),
     "majority": (0.0998, 0.1013, 0.1135),
-    "frozen_features": (0.892, 0.968, 0.988),
+    "feature_extraction": (0.892, 0.968, 0.9886),
     "fine_tuning": (0.805, 0.960, 0.991),
-    "soft_labels": (0.856, 0.957, 0.990),
+    "distillation": (0.856, 0.957, 0.990),
 }
 WORDS = ("gradual", "layer", "spectral", "elastic", "twin", "stacked", "early")
 BUDGETS = (10, 100, None)

@@ -9,6 +9,7 @@ from ktransfer.analysis.record import Record
 from ktransfer.analysis.remarks import compared
 from ktransfer.errors import KTransferError
 from ktransfer.plots import captions, style
+from ktransfer.plots.looks import looks
 
 _ROW = 0.235
 _TALL = 15
@@ -266,17 +267,15 @@ def _draw(axes, rows):
     axes.set_axisbelow(True)
     if len(rows) > _TALL:
         axes.tick_params(axis="x", top=True, labeltop=True)
-    chosen = style.markers(
-        {row.arm.label: (row.arm.method, row.arm.family) for row in rows}
-    )
+    chosen = looks({row.arm.label: row.arm.method for row in rows})
     for number, row in enumerate(rows):
         _draw_row(axes, row, number + 0.5, chosen[row.arm.label])
 
 
-def _draw_row(axes, row, y, marker):
-    label, tint = row.arm.label, style.colour(row.arm.method, row.arm.family)
+def _draw_row(axes, row, y, look):
+    label, tint = row.arm.label, look.colour
     if row.gain is None:
-        _mark(axes, 0.0, y, tint, marker, f"baseline {label}")
+        _mark(axes, 0.0, y, look, f"baseline {label}")
         return
     faulty = {r["seed"] for r in row.records if arms.diverged(r)}
     kept = [
@@ -297,13 +296,11 @@ def _draw_row(axes, row, y, marker):
         start = 1 if not faulty else 2 + len(faulty)
         _edge(axes, "<", tint, y, 1, f"off the axis: {label}", start)
     elif count:
-        _mark(axes, 100 * mean, y, tint, marker, f"gain of {label}")
+        _mark(axes, 100 * mean, y, look, f"gain of {label}")
 
 
-def _mark(axes, x, y, tint, marker, gid):
-    style.means(
-        axes, [x], [y], tint, marker, linestyle="none", zorder=4, gid=gid
-    )
+def _mark(axes, x, y, look, gid):
+    style.means(axes, [x], [y], look, linestyle="none", zorder=4, gid=gid)
 
 
 def _edge(axes, marker, tint, y, count, gid, start=1):

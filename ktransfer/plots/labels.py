@@ -10,6 +10,7 @@ from ktransfer.analysis import arms, intervals, words
 from ktransfer.analysis.record import Record
 from ktransfer.analysis.remarks import compared
 from ktransfer.plots import captions, style
+from ktransfer.plots.looks import looks
 
 # Drawn thick, and in colour whatever is highlighted.
 _CONTROLS = ("scratch", "random_features")
@@ -301,20 +302,18 @@ def _draw_others(axes, lines):
 
 def _draw_named(axes, lines):
     """Draw every line with its runs; return the artists for the legend."""
-    markers = style.markers(
-        {li.arm.label: (li.arm.method, li.arm.family) for li in lines}
-    )
+    chosen = looks({line.arm.label: line.arm.method for line in lines})
     offsets = _offsets(lines)
     return [
-        _draw_line(axes, line, offsets[line.arm.label], markers[line.arm.label])
+        _draw_line(axes, line, offsets[line.arm.label], chosen[line.arm.label])
         for line in lines
     ]
 
 
-def _draw_line(axes, line, offsets, marker):
+def _draw_line(axes, line, offsets, look):
     """Draw bars, dots, crosses and means; return the line of the means."""
     thick, label = line.is_control, line.arm.label
-    tint = style.colour(line.arm.method, line.arm.family)
+    tint = look.colour
     order = 2.2 if thick else 3.0
     offset, aside = offsets
     xs = [offset * p.x for p in line.points]
@@ -336,9 +335,9 @@ def _draw_line(axes, line, offsets, marker):
         axes,
         xs,
         means,
-        tint,
-        marker,
+        look,
         size=8.0 if thick else 7.0,
+        linestyle=look.line,
         linewidth=2.6 if thick else 1.4,
         zorder=order + 0.2,
         gid=f"mean of {label}",

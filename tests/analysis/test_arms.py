@@ -30,7 +30,7 @@ def test_arms_are_named_by_what_differs():
         record(hyperparameters={"learning_rate": 1e-4, "decay": 0.0}),
         record("ensemble", sources=["a", "b"]),
         record("ensemble", sources=["a"]),
-        record("frozen_features"),
+        record("feature_extraction"),
     ]
     assert labels(records) == [
         "scratch",
@@ -39,7 +39,7 @@ def test_arms_are_named_by_what_differs():
         "fine_tuning (learning_rate=0.0001)",
         "ensemble (from a+b)",
         "ensemble (from a)",
-        "frozen_features",
+        "feature_extraction",
     ]
 
 
@@ -202,7 +202,7 @@ def test_a_baseline_is_selected_by_fields():
         record("scratch"),
         record("scratch", steps=2_400),
         *(tuned(strength=strength) for strength in (0.1, 1.0)),
-        record("frozen_features"),
+        record("feature_extraction"),
     ]
     assert arms.baseline_arm(records).label == "scratch"
     assert arms.baseline_arm(records, "nothing") is None

@@ -167,7 +167,7 @@ def test_a_run_recorded_twice_is_refused():
 
 
 def test_the_seed_is_the_unit():
-    gain = _gain(headline(6, 2), "frozen_features")
+    gain = _gain(headline(6, 2), "feature_extraction")
     assert gain.interval.count == 6
     assert gain.seeds == list(range(6))
     assert gain.interval.mean == pytest.approx(0.07, abs=0.01)
@@ -202,7 +202,7 @@ def test_a_diverged_run_lowers_the_mean_and_a_failed_one_is_missing():
 def test_planted_negative_transfer_is_flagged():
     records = headline(6, 2, budgets=(10,))
     assert intervals.negative_transfer(_gain(records, "fine_tuning").interval)
-    better = _gain(records, "frozen_features").interval
+    better = _gain(records, "feature_extraction").interval
     assert not intervals.negative_transfer(better)
 
 

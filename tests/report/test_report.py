@@ -88,12 +88,12 @@ def test_rows_are_sorted_and_complete():
 
 def test_badges():
     rows = report.table(headline())
-    assert _row(rows, "frozen_features")["badge"] == "better"
+    assert _row(rows, "feature_extraction")["badge"] == "better"
     assert _row(rows, "fine_tuning")["badge"] == "negative transfer"
-    assert _row(rows, "frozen_features", None)["badge"] == "undecided"
+    assert _row(rows, "feature_extraction", None)["badge"] == "undecided"
     assert {_row(rows, c)["badge"] for c in list(LEVELS)[:3]} == {"control"}
     few = report.table(headline(3))
-    assert _row(few, "frozen_features")["badge"] == "too few seeds"
+    assert _row(few, "feature_extraction")["badge"] == "too few seeds"
     named = report.table(headline(), baseline="fine_tuning")
     assert _row(named, "fine_tuning")["badge"] == "control"
     assert "baseline" in report.to_terminal(named)
@@ -115,17 +115,17 @@ def test_one_method_under_many_names_is_seldom_better_or_worse():
 
 def test_a_diverged_run_lowers_the_mean_and_is_told():
     records = headline(6, 1, budgets=(10,))
-    before = _row(report.table(records), "soft_labels")
-    own = [r for r in records if r["method"] == "soft_labels"]
+    before = _row(report.table(records), "distillation")
+    own = [r for r in records if r["method"] == "distillation"]
     own[0].update(status="diverged", test_accuracy=None)
     own[1].update(status="failed", reason="disk full", test_accuracy=None)
     rows = report.table(records)
-    after = _row(rows, "soft_labels")
+    after = _row(rows, "distillation")
     assert after["accuracy"] < before["accuracy"] - 0.1
     assert (after["ok"], after["diverged"], after["failed"]) == (4, 1, 1)
     assert after["n"] == 5
     for text in (report.to_markdown(rows), report.to_terminal(rows, 200)):
-        assert "soft_labels" in text
+        assert "distillation" in text
         assert "1 of 6 runs diverged, counted as accuracy 0" in text
         assert "1 of 6 runs failed: disk full" in text
         assert "35 of 36 runs (1 failed)" in " ".join(text.split())
@@ -180,8 +180,8 @@ def test_stale_runs_are_told():
     records = headline()
     records[-1]["stale"] = True
     rows = report.table(records)
-    assert "`soft_labels` †" in report.to_markdown(rows)
-    assert "soft_labels (stale)" in report.to_terminal(rows)
+    assert "`distillation` †" in report.to_markdown(rows)
+    assert "distillation (stale)" in report.to_terminal(rows)
     assert "1 stale run, of older code or data" in report.to_terminal(rows)
 
 
@@ -295,7 +295,7 @@ def test_a_short_table_says_what_it_leaves_out():
     rows = report.table(headline())
     whole = report.to_terminal(rows)
     short = report.to_terminal(rows, methods=("scratch", "fine_tuning"))
-    assert "frozen_features" in whole and "frozen_features" not in short
+    assert "feature_extraction" in whole and "feature_extraction" not in short
     assert short.count("... and 4 more") == 3
     # The sentences below are about all of them.
     assert whole.splitlines()[-1] == short.splitlines()[-1]
