@@ -23,7 +23,7 @@ that no gain is only a head start.
 """
 
 from ktransfer import methods, plots
-from ktransfer.runs import Run
+from ktransfer.runs.planning import Experiment, longer, run_of
 
 STEPS = {10: 600, 100: 600, None: 2800}
 SEEDS = range(6)
@@ -44,8 +44,6 @@ EVERYWHERE = (
     "distillation",
     "hard_sharing",
 )
-# README's table shows these, and the figure draws them in colour.
-HEADLINE = EVERYWHERE
 
 
 def runs():
@@ -57,12 +55,12 @@ def runs():
         for seed in SEEDS
         for source_seed in _source_seeds(method, seed)
     ]
-    longer = [
-        run._replace(steps=LONGER * run.steps)
+    scratch = [
+        run
         for run in planned
         if run.method == "scratch" and run.labels_per_class is not None
     ]
-    return planned + longer
+    return planned + longer(scratch, LONGER)
 
 
 def _methods():
@@ -70,25 +68,22 @@ def _methods():
 
 
 def _source_seeds(method, seed):
-    if methods.describe(method).max_sources == 0:
-        return (None,)
     if method in CROSSED:
         return SOURCE_SEEDS
     return (SOURCE_SEEDS[seed % len(SOURCE_SEEDS)],)
 
 
 def _run(method, labels, seed, source_seed):
-    sources = methods.sources_for(method, "cifar10", "letters")
-    return Run(
-        experiment="cifar10_mnist",
-        method=method,
+    return run_of(
+        method,
+        seed,
+        source="cifar10",
+        second="letters",
+        source_seed=source_seed,
+        source_steps=SOURCE_STEPS,
         target="mnist",
         steps=STEPS[labels],
-        seed=seed,
         labels_per_class=labels,
-        sources=sources,
-        source_seed=source_seed,
-        source_steps=SOURCE_STEPS if sources else None,
     )
 
 
@@ -111,3 +106,8 @@ def figures(records, mix=False):
             labels_per_class=10,
         ),
     }
+
+
+EXPERIMENT = Experiment(
+    name="cifar10_mnist", runs=runs, figures=figures, headline=EVERYWHERE
+)

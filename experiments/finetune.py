@@ -20,13 +20,12 @@ one pair of tasks, so they speak of this pair alone.
 import itertools
 from typing import NamedTuple
 
-from ktransfer import methods, plots
+from ktransfer import plots
 from ktransfer.analysis import arms, intervals
-from ktransfer.runs import Run
+from ktransfer.runs.planning import Experiment, longer, run_of
 
 
 class Size(NamedTuple):
-    experiment: str
     source: str
     target: str
     budgets: tuple
@@ -39,7 +38,6 @@ class Size(NamedTuple):
 
 
 NORMAL = Size(
-    experiment="finetune",
     source="cifar10_0to4",
     target="cifar10_5to9",
     budgets=(10, 50, 250),
@@ -51,7 +49,6 @@ NORMAL = Size(
     num_rates=6,
 )
 QUICK = NORMAL._replace(
-    experiment="finetune_quick",
     source="letters_0to4",
     target="letters_5to9",
     budgets=(5, 20),
@@ -103,11 +100,7 @@ def runs(size, chosen):
         for method in ARMS
         for seed in range(size.seeds)
     ]
-    longer = [
-        run._replace(steps=LONGER * run.steps)
-        for run in tuned
-        if run.method == "scratch"
-    ]
+    scratch = [run for run in tuned if run.method == "scratch"]
     others = [
         _run(size, method, size.budgets[0], seed, {**best, name: strength})
         for method, (name, strengths) in STRENGTHS.items()
@@ -121,7 +114,7 @@ def runs(size, chosen):
         for labels in size.budgets
         for seed in range(size.seeds)
     ]
-    return tuned + longer + others + majority
+    return tuned + longer(scratch, LONGER) + others + majority
 
 
 def _grid(size, method):
@@ -137,18 +130,16 @@ def _grid(size, method):
 
 
 def _run(size, method, labels, seed, point):
-    sources = methods.sources_for(method, size.source, size.source)
-    return Run(
-        experiment=size.experiment,
-        method=method,
+    return run_of(
+        method,
+        seed,
+        source=size.source,
+        source_seed=seed % 2,
+        source_steps=size.source_steps,
         target=size.target,
         steps=size.steps,
-        seed=seed,
         labels_per_class=labels,
-        sources=sources,
-        source_seed=seed % 2 if sources else None,
-        source_steps=size.source_steps if sources else None,
-        hyperparameters=tuple(sorted(point.items())),
+        hyperparameters=point,
     )
 
 
@@ -231,3 +222,12 @@ def _ranks(records, title):
         footer=plots.remarks(records),
         x_label="mean rank, 1 is the best",
     )
+
+
+EXPERIMENT = Experiment(
+    name="finetune",
+    sizes={"normal": NORMAL, "quick": QUICK},
+    runs=runs,
+    figures=figures,
+    trials=trials,
+)

@@ -26,7 +26,7 @@ import numpy as np
 from ktransfer import plots
 from ktransfer.analysis import arms, intervals
 from ktransfer.plots import Cloud
-from ktransfer.runs import Run
+from ktransfer.runs.planning import Experiment, run_of
 
 # The plain H-score is at its maximum with fewer images than features.
 BALANCE = "class_balance"
@@ -35,7 +35,6 @@ NUM_CLASSES = 3
 
 
 class Size(NamedTuple):
-    experiment: str
     source: str
     shuffled: str
     other: str
@@ -50,7 +49,6 @@ class Size(NamedTuple):
 
 
 NORMAL = Size(
-    experiment="predict_transfer",
     source="cifar10_0to4",
     shuffled="cifar10_0to4_shuffled",
     other="mnist_rgb",
@@ -64,7 +62,6 @@ NORMAL = Size(
     checkpoint_target="cifar10_5to9",
 )
 QUICK = NORMAL._replace(
-    experiment="predict_transfer_quick",
     source="letters_0to4",
     shuffled="letters_0to4_shuffled",
     other="digits_rgb",
@@ -107,7 +104,6 @@ def _triples(known, count):
 
 def _checkpoints(size):
     target = size.checkpoint_target
-    longest = size.epochs[-1] * size.epoch
     variants = [{"source_steps": size.epoch * e} for e in size.epochs]
     variants += [
         {"backbone": f"{kind}_convnet"}
@@ -115,35 +111,25 @@ def _checkpoints(size):
     ]
     variants += [{"backbone": "vgg"}, {"backbone": "lenet"}]
     variants += [{"recipe": "label_smoothing"}]
-    variants += [{"sources": (size.shuffled,)}, {"sources": (size.other,)}]
+    variants += [{"source": size.shuffled}, {"source": size.other}]
     return [
-        _run(
-            size,
-            target,
-            seed,
-            **{"source_steps": longest, **variant},
-        )
+        _run(size, target, seed, **variant)
         for variant in variants
         for seed in (1000, 1001)
     ]
 
 
-def _run(size, target, seed, method="linear_probe", **fields):
-    settings = {
-        "sources": (size.source,),
-        "source_steps": size.epochs[-1] * size.epoch,
-        "scores": SCORES,
-        **fields,
-    }
-    return Run(
-        experiment=size.experiment,
-        method=method,
+def _run(size, target, seed, **fields):
+    usual = {"source": size.source, "scores": SCORES}
+    usual["source_steps"] = size.epochs[-1] * size.epoch
+    return run_of(
+        "linear_probe",
+        seed,
+        source_seed=0,
         target=target,
         steps=size.steps,
-        seed=seed,
         labels_per_class=size.labels_per_class,
-        source_seed=0,
-        **settings,
+        **{**usual, **fields},
     )
 
 
@@ -324,3 +310,11 @@ def _regrets(groups):
         for name in ("source_accuracy", *SCORES)
         if name != BALANCE
     }
+
+
+EXPERIMENT = Experiment(
+    name="predict_transfer",
+    sizes={"normal": NORMAL, "quick": QUICK},
+    runs=runs,
+    figures=figures,
+)

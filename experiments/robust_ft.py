@@ -20,14 +20,13 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ktransfer import methods, plots
+from ktransfer import plots
 from ktransfer.analysis import arms
 from ktransfer.plots import Cloud
-from ktransfer.runs import Run
+from ktransfer.runs.planning import Experiment, longer, run_of
 
 
 class Size(NamedTuple):
-    experiment: str
     source: str
     target: str
     shifted: str
@@ -42,7 +41,6 @@ class Size(NamedTuple):
 
 
 NORMAL = Size(
-    experiment="robust_ft",
     source="mnist_0to4_varied_over_cifar10",
     target="mnist_5to9_rgb",
     shifted="mnist_5to9_varied_over_cifar10",
@@ -56,7 +54,6 @@ NORMAL = Size(
     shares=tuple(number / 10 for number in range(11)),
 )
 QUICK = NORMAL._replace(
-    experiment="robust_ft_quick",
     source="digits_0to4_varied_over_letters",
     target="digits_5to9_rgb",
     shifted="digits_5to9_varied_over_letters",
@@ -104,11 +101,7 @@ def runs(size, chosen):
         for method in TUNED
         for seed in seeds
     ]
-    longer = [
-        run._replace(steps=LONGER * run.steps)
-        for run in arms_
-        if run.method == "scratch"
-    ]
+    scratch = [run for run in arms_ if run.method == "scratch"]
     every_rate = [
         _run(size, "fine_tuning", seed, learning_rate=other)
         for other in size.rates
@@ -131,24 +124,23 @@ def runs(size, chosen):
         for run in arms_
         if run.method not in ("scratch", "random_features")
     ]
-    return majority + arms_ + longer + every_rate + path + control
+    more = longer(scratch, LONGER)
+    return majority + arms_ + more + every_rate + path + control
 
 
 def _run(size, method, seed, **hyperparameters):
-    sources = methods.sources_for(method, size.source, size.source)
     if hyperparameters:
         hyperparameters["schedule"] = "cosine"
-    return Run(
-        experiment=size.experiment,
-        method=method,
+    return run_of(
+        method,
+        seed,
+        source=size.source,
+        source_seed=seed % 2,
+        source_steps=size.source_steps,
         target=size.target,
         steps=size.steps,
-        seed=seed,
         labels_per_class=size.labels_per_class,
-        sources=sources,
-        source_seed=seed % 2 if sources else None,
-        source_steps=size.source_steps if sources else None,
-        hyperparameters=tuple(sorted(hyperparameters.items())),
+        hyperparameters=hyperparameters,
         also=(size.shifted,),
     )
 
@@ -201,3 +193,12 @@ def _place(item):
     settings = dict(arm.hyperparameters)
     rate, share = settings.get("learning_rate", 0), settings.get("alpha", 0)
     return arm.method, rate, share
+
+
+EXPERIMENT = Experiment(
+    name="robust_ft",
+    sizes={"normal": NORMAL, "quick": QUICK},
+    runs=runs,
+    figures=figures,
+    trials=trials,
+)

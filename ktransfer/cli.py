@@ -265,6 +265,8 @@ def _run(options):
     loaded = None
     if options.experiment:
         loaded = _loaded(options)
+        # What is wrong with a plan is said before its trials have run.
+        _check(scripts.rehearse(loaded), options)
         tuning = scripts.trials(loaded)
         counts = _carry_out(tuning, options)
         if tuning:
@@ -301,13 +303,18 @@ def _loaded(options):
 
 def _carry_out(planned, options, choice=""):
     """Return how many runs there are, were carried out, and failed."""
+    if not planned:
+        return 0, 0, 0
+    _check(planned, options)
+    return len(planned), *_sweep(planned, options, choice)
+
+
+def _check(planned, options):
+    """Refuse what cannot be carried out, before anything is."""
     for run in planned:
         checks.check_run(run)
     runs.check_results_folder(options.results)
     checks.check_data(planned)
-    if not planned:
-        return 0, 0, 0
-    return len(planned), *_sweep(planned, options, choice)
 
 
 def _sweep(planned, options, choice):
@@ -368,7 +375,7 @@ def _report(options):
         )
     _show(loaded, records, options, len(planned))
     if options.into:
-        name = planned[0].experiment
+        name = scripts.folder(loaded)
         _fill(
             Path(options.into),
             name,
@@ -376,7 +383,7 @@ def _report(options):
                 name,
                 records,
                 options.results,
-                getattr(loaded.script, "HEADLINE", None),
+                loaded.experiment.headline,
             ),
         )
 
@@ -440,12 +447,12 @@ def result_block(name, records, results="results", methods=None):
 
 def _show(loaded, records, options, planned):
     settings = {
-        "baseline": getattr(loaded.script, "BASELINE", "scratch"),
+        "baseline": loaded.experiment.baseline,
         "mix": options.mix,
         "planned": planned,
     }
-    figures = loaded.script.figures(records, mix=options.mix)
-    folder = Path(options.results) / records[0]["experiment"]
+    figures = scripts.figures(loaded, records, mix=options.mix)
+    folder = Path(options.results) / scripts.folder(loaded)
     written = report.write(folder, records, figures, **settings)
     print(report.to_terminal(report.table(records, **settings)))
     print(*(f"written: {path}" for path in written), sep="\n")

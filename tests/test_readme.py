@@ -53,8 +53,8 @@ def test_the_example_is_a_method_when_its_file_is_there(
 def test_the_headline_is_that_of_the_committed_records(text, monkeypatch):
     """Mend it by `make readme`."""
     monkeypatch.chdir(README.parent)
-    script = scripts.load("cifar10-mnist").script
-    planned = script.runs()
+    loaded = scripts.load("cifar10-mnist")
+    planned = scripts.planned(loaded, "results")
     records = [
         {**record, "stale": False}
         for path in sorted({runs.record_path("results", r) for r in planned})
@@ -65,7 +65,9 @@ def test_the_headline_is_that_of_the_committed_records(text, monkeypatch):
     found = re.search(
         r"<!-- cifar10_mnist -->\n(.*?)<!-- /cifar10_mnist -->", text, re.S
     )
-    wanted = cli.result_block("cifar10_mnist", records, methods=script.HEADLINE)
+    wanted = cli.result_block(
+        "cifar10_mnist", records, methods=loaded.experiment.headline
+    )
     assert found.group(1).strip() == wanted
 
 

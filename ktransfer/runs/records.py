@@ -25,13 +25,14 @@ from ktransfer.runs.run import (
 
 SCHEMA = 1
 _LARGEST_FILE = 64 * 2**20
-_NAME = re.compile(r"[a-z0-9][a-z0-9_]{0,63}")
+# What names a file, and so an experiment.
+NAME = re.compile(r"[a-z0-9][a-z0-9_]{0,63}")
 
 
 def record_path(results: str | Path, run: Run) -> Path:
     """Return the file that holds the record of `run`."""
     for name in (run.experiment, run.method, run.target, *run.sources):
-        if not _NAME.fullmatch(name):
+        if not NAME.fullmatch(name):
             raise KTransferError(
                 "E_ARGUMENT",
                 f"{name!r} cannot name a file; expected lower-case letters, "

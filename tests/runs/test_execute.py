@@ -295,9 +295,11 @@ def test_ctrl_c_stops_within_seconds_and_says_so(tmp_path):
     script = tmp_path / "long.py"
     script.write_text(
         "from ktransfer.runs import Run\n"
+        "from ktransfer.runs.planning import Experiment\n"
         "def runs():\n"
-        "    one = Run('long', 'scratch', 'digits', 10**5, 0)\n"
-        "    return [one, one._replace(seed=1)]\n",
+        "    one = Run('', 'scratch', 'digits', 10**5, 0)\n"
+        "    return [one, one._replace(seed=1)]\n"
+        "EXPERIMENT = Experiment('long', runs, lambda records, mix: {})\n",
         encoding="utf-8",
     )
     process = subprocess.Popen(
