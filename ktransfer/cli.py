@@ -15,7 +15,8 @@ from pathlib import Path
 
 from ktransfer import data, files, methods, report, runs
 from ktransfer.errors import EXIT_CODES, KTransferError
-from ktransfer.runs import checks, execute, refresh, scripts
+from ktransfer.runs import checks, refresh, scripts, workers
+from ktransfer.runs.sweep import print_line, sweep
 
 
 def main(arguments=None):
@@ -318,13 +319,11 @@ def _check(planned, options):
 
 
 def _sweep(planned, options, choice):
-    executor = execute.local_executor(options.jobs)
+    executor = workers.local_executor(options.jobs)
     try:
-        return execute.sweep(
-            planned, options.results, executor, execute.print_line, choice
-        )
+        return sweep(planned, options.results, executor, print_line, choice)
     finally:
-        execute.stop(executor)
+        workers.stop(executor)
 
 
 def _single(options):
@@ -407,7 +406,7 @@ def _carried_over(kind, planned, choice, options):
         return True
     for run in planned:
         checks.check_run(run)
-    executor = execute.local_executor(options.jobs)
+    executor = workers.local_executor(options.jobs)
     try:
         found = refresh.refresh(
             planned,
@@ -415,10 +414,10 @@ def _carried_over(kind, planned, choice, options):
             executor,
             share=options.sample,
             choice=choice,
-            say=execute.print_line,
+            say=print_line,
         )
     finally:
-        execute.stop(executor)
+        workers.stop(executor)
     for run, field, was, now in found.changes:
         budget = run.labels_per_class or "all"
         print(

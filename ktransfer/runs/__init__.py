@@ -6,7 +6,9 @@
 - `planning`: what an experiment declares, and how it builds its runs.
 - `sources`: trained models to transfer from.
 - `scripts`: the scripts in `experiments/`, and what they tune.
-- `execute`: one run, and many side by side.
+- `carry_out`: one run.
+- `sweep`: many, side by side.
+- `workers`: the processes that take them.
 - `refresh`: records carried over a change of code.
 """
 

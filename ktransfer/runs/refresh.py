@@ -13,7 +13,8 @@ from typing import NamedTuple
 
 from ktransfer import files, methods, runs
 from ktransfer.errors import KTransferError
-from ktransfer.runs import execute
+from ktransfer.runs.carry_out import commit
+from ktransfer.runs.sweep import sweep
 
 # What says how and by which code a record came about, not what came out.
 _ABOUT = (
@@ -43,7 +44,7 @@ def refresh(
     Args:
         planned: list of `Run`.
         results: folder of the records.
-        executor, say, choice: as in `execute.sweep`.
+        executor, say, choice: as in `sweep`.
         share: of each arm's runs at a budget that are carried out again.
 
     Returns:
@@ -63,7 +64,7 @@ def refresh(
     }
     chosen = sample(old, share)
     place = _beside(results)
-    execute.sweep(chosen, place, executor, say, choice)
+    sweep(chosen, place, executor, say, choice)
     new = {run: runs.find(place, run) for run in chosen}
     changes = [
         (run, field, old[run].get(field), new[run].get(field))
@@ -120,7 +121,7 @@ def _differing(old, new):
 
 def _carried(record, run, rerun, of):
     kept = {key: value for key, value in record.items() if key != "stale"}
-    facts = {"rerun": rerun, "of": of, "commit": execute.commit()}
+    facts = {"rerun": rerun, "of": of, "commit": commit()}
     return {
         **kept,
         "carried_over": facts,

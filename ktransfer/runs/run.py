@@ -163,7 +163,7 @@ def code(run: Run) -> str:
     """
     starts = [
         (methods.path(run.method), "transfer"),
-        (_PACKAGE / "runs" / "execute.py", "measured"),
+        (_PACKAGE / "runs" / "carry_out.py", "measured"),
         # `data.load`, which stands for the arrays, calls it.
         (_PACKAGE / "data" / "subsets.py", "subset"),
     ]

@@ -11,7 +11,8 @@ from synthetic import record
 
 from ktransfer import fingerprints, runs
 from ktransfer.analysis.record import CarriedOver, Record
-from ktransfer.runs import execute, refresh
+from ktransfer.runs import refresh
+from ktransfer.runs.sweep import sweep
 
 HINTS = typing.get_type_hints(Record)
 
@@ -69,7 +70,7 @@ def real(tmp_path_factory):
         # It needs BatchNorm.
         *sourced("normalization_tuning"),
     ]
-    execute.sweep(wanted, results, Here(), choice="chosen")
+    sweep(wanted, results, Here(), choice="chosen")
     code = fingerprints.code
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(

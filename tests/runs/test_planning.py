@@ -4,7 +4,8 @@ import pytest
 from sweeps import sourced
 
 from ktransfer import runs
-from ktransfer.runs import execute, planning
+from ktransfer.runs import planning
+from ktransfer.runs.carry_out import carry_out
 
 # What names a run, and what was measured of its sources and of time.
 ABOUT = {
@@ -15,7 +16,7 @@ ABOUT = {
 
 
 def measured(results, run):
-    record = execute.carry_out(results, run)
+    record = carry_out(results, run)
     assert record["status"] == "ok", record["reason"]
     return {key: value for key, value in record.items() if key not in ABOUT}
 

@@ -9,7 +9,7 @@ import synthetic
 from ktransfer import cli, methods, runs
 from ktransfer.analysis import intervals
 from ktransfer.errors import KTransferError
-from ktransfer.runs import Run, checks, execute, planning, scripts
+from ktransfer.runs import Run, checks, planning, scripts
 
 TRIAL = Run(
     experiment="trial",
@@ -317,7 +317,7 @@ EXPERIMENT = EXPERIMENT._replace(
     trials=lambda: [TRIAL], runs=lambda chosen: [ONE._replace(target="digitz")]
 )
 """
-    monkeypatch.setattr(execute, "sweep", lambda *a: pytest.fail("it ran"))
+    monkeypatch.setattr(cli, "sweep", lambda *a: pytest.fail("it ran"))
     results = tmp_path / "results"
     code = cli.main(["run", script(more=more), "--results", str(results)])
     error = capsys.readouterr().err
