@@ -6,15 +6,15 @@ Everything that can be refused is refused before TensorFlow is imported.
 import argparse
 import ast
 import os
-import re
 import signal
 import sys
 import time
 import traceback
 from pathlib import Path
 
-from ktransfer import data, files, methods, report, runs
+from ktransfer import data, methods, report, runs
 from ktransfer.errors import EXIT_CODES, KTransferError
+from ktransfer.report import readme
 from ktransfer.runs import checks, refresh, scripts, workers
 from ktransfer.runs.sweep import print_line, sweep
 
@@ -197,7 +197,7 @@ def _add_places(command):
 
 def _list(options):
     if options.into:
-        _fill(Path(options.into), "methods", method_table())
+        readme.fill(options.into, "methods", readme.method_table())
         return
     lines = {
         "backbones": lambda: sorted(checks.LAYERS),
@@ -212,45 +212,13 @@ def _method_lines():
     rows = []
     for name, family in methods.names().items():
         about = methods.describe(name)
-        rows.append((family, name, ",".join(_rows(about)) or "-", about))
+        row = ",".join(readme.articles(about)) or "-"
+        rows.append((family, name, row, about))
     wide = max(len(name) for _, name, _, _ in rows)
     return [
         f"{family:<11} {name:<{wide}} {row:<7} {about.citation}"
         for family, name, row, about in rows
     ]
-
-
-def method_table():
-    """Return the table of methods as Markdown, for README and for a test."""
-    lines = ["| family | method | in a sentence | articles | paper |"]
-    lines.append("|---|---|---|---|---|")
-    for name, family in methods.names().items():
-        about = methods.describe(name)
-        sentence = about.summary.partition(": ")[2] or about.summary
-        citation, _, link = about.citation.rpartition(" ")
-        paper = f"[{citation.rstrip('.')}]({link})"
-        rows = ", ".join(_rows(about)) or "-"
-        lines.append(f"| {family} | `{name}` | {sentence} | {rows} | {paper} |")
-    return "\n".join(lines)
-
-
-def _fill(path, mark, text):
-    """Put `text` between `<!-- mark -->` and `<!-- /mark -->` of a file."""
-    before, start, rest = path.read_text(encoding="utf-8").partition(
-        f"<!-- {mark} -->\n"
-    )
-    _, end, after = rest.partition(f"<!-- /{mark} -->")
-    if not start or not end:
-        raise KTransferError(
-            "E_ARGUMENT",
-            f"{path} lacks the marks <!-- {mark} --> and <!-- /{mark} -->.",
-        )
-    content = f"{before}{start}{text}\n{end}{after}"
-    files.write(path, content.encode())
-
-
-def _rows(about):
-    return re.findall(r"\bM\d+\b", about.row)
 
 
 # run and report
@@ -375,16 +343,14 @@ def _report(options):
     _show(loaded, records, options, len(planned))
     if options.into:
         name = scripts.folder(loaded)
-        _fill(
-            Path(options.into),
+        block = readme.result_block(
             name,
-            result_block(
-                name,
-                records,
-                options.results,
-                loaded.experiment.headline,
-            ),
+            records,
+            options.results,
+            loaded.experiment.headline,
+            loaded.experiment.baseline,
         )
+        readme.fill(options.into, name, block)
 
 
 def _refresh(options):
@@ -430,18 +396,6 @@ def _carried_over(kind, planned, choice, options):
         + (", since numbers have moved" if found.changes else "")
     )
     return not found.changes
-
-
-def result_block(name, records, results="results", methods=None):
-    """Return the table and the figures of an experiment as Markdown.
-
-    `methods` are those that the table shows; None shows all.
-    """
-    table = report.to_terminal(report.table(records), width=90, methods=methods)
-    folder = Path(results) / name
-    figures = sorted(path.name for path in folder.glob("*.png"))
-    images = [f"![{f[:-4]}]({folder.as_posix()}/{f})" for f in figures]
-    return "\n\n".join([f"```\n{table.strip()}\n```", *images])
 
 
 def _show(loaded, records, options, planned):

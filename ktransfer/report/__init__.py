@@ -3,6 +3,7 @@
 - `rows`: records -> rows with accuracy, gain, counts and badge.
 - `sentences`: rows -> what stands above and below a table.
 - `texts`: rows -> Markdown, CSV and the terminal.
+- `readme`: what README shows of methods and of an experiment.
 """
 
 import re
