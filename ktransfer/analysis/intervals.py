@@ -8,9 +8,10 @@ import functools
 import math
 from collections.abc import Iterable
 from statistics import NormalDist
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from ktransfer.analysis.arms import (
     Cell,
@@ -33,11 +34,12 @@ class Interval(NamedTuple):
     """A mean, the two ends of its interval and the number of units.
 
     Below two units `low` and `high` are nan; without any, `mean` is nan too.
+    The three are floats, or arrays of one shape.
     """
 
-    mean: float
-    low: float
-    high: float
+    mean: Any
+    low: Any
+    high: Any
     count: int  # type: ignore[assignment]
 
 
@@ -137,7 +139,7 @@ def _upper_quantile(tail, degrees):
     return middle
 
 
-def mean_interval(values):
+def mean_interval(values: ArrayLike) -> Interval:
     """Return the 95 % t-interval of the mean along the last axis.
 
     Args:
@@ -265,8 +267,8 @@ def spearman_interval(first, second, groups=None):
     for drawn in rng.integers(count, size=(RESAMPLES, count)):
         rows = np.concatenate([members[k] for k in drawn])
         found.append(spearman(first[rows], second[rows]))
-    ends = np.nanquantile(found, (0.5 - LEVEL / 2, 0.5 + LEVEL / 2))
-    return Interval(rho, *map(float, ends), count)
+    low, high = np.nanquantile(found, (0.5 - LEVEL / 2, 0.5 + LEVEL / 2))
+    return Interval(rho, float(low), float(high), count)
 
 
 def pearson_interval(first, second):
@@ -391,7 +393,7 @@ def gain_over(
     records = list(records)
     groups = cells(records)
     other = baseline_arm(records, baseline)
-    gains = {}
+    gains: dict[Cell, Gain] = {}
     for cell, members in groups.items():
         if cell.arm == other:
             continue

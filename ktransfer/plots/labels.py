@@ -122,7 +122,8 @@ def _page(records, axis, highlight, heading, notes):
     with style.in_style():
         height = max(4.4, 0.5 + 0.2 * math.ceil(len(named) / _columns(named)))
         footer = _footer(outside, *notes)
-        figure, top, bottom = style.page(height, *heading, footer)
+        title, subtitle = heading
+        figure, top, bottom = style.page(height, title, subtitle, footer)
         right = style.WIDTH - _legend_width(named, others)
         axes = style.axes(figure, 0.75, bottom + 0.6, right, top - 0.12)
         _place_axis(axes, axis)
@@ -132,9 +133,9 @@ def _page(records, axis, highlight, heading, notes):
         return figure
 
 
-def _budgets(records):
+def _budgets(records: list[Record]) -> dict[Any, tuple[float, str]]:
     """Return a dict labels_per_class -> (x, its name), in order."""
-    counts = {}
+    counts: dict[int | None, list[float]] = {}
     for record in arms.measured(records):
         count = record["num_labels"] / record["num_classes"]
         counts.setdefault(record["labels_per_class"], []).append(count)

@@ -4,6 +4,7 @@ import contextlib
 import io
 import textwrap
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -21,7 +22,7 @@ _MARKER_SIZES = {"*": 1.45, "P": 1.15, "d": 1.15, "D": 0.9, "s": 0.95}
 MUTED = "#5A5A5A"
 
 SIZE = 9.0
-_STYLE = {
+_STYLE: dict[Any, Any] = {
     "font.family": ["DejaVu Sans"],
     "font.size": SIZE,
     "text.parse_math": False,

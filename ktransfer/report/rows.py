@@ -58,6 +58,9 @@ COLUMNS = (
 )
 
 
+Row = dict[str, Any]
+
+
 class Table(NamedTuple):
     """Rows, and what is said of the records behind all of them.
 
@@ -73,7 +76,7 @@ class Table(NamedTuple):
         cautions: sentences.
     """
 
-    rows: list[dict[str, Any]]
+    rows: list[Row]
     data: str
     seeds: str
     cautions: list[str]

@@ -3,12 +3,12 @@
 from statistics import median
 
 from ktransfer.analysis import arms, intervals, words
-from ktransfer.report.rows import Table
+from ktransfer.report.rows import Row, Table
 
 _CLAIMS = ("better", "worse", "negative transfer", "undecided")
 
 
-def missing_controls(rows):
+def missing_controls(rows: list[Row]) -> list[str]:
     """Return the controls without a measured run, as short texts.
 
     A control that is there at some label budgets only is named with the
@@ -55,7 +55,7 @@ def headline(table: Table) -> list[str]:
     return sentences + table.cautions
 
 
-def notes(rows):
+def notes(rows: list[Row]) -> list[str]:
     """Return the sentences below a table: badges, power, faulty runs."""
     lines = []
     compared = [r for r in rows if r["badge"] in _CLAIMS]
@@ -85,9 +85,9 @@ def notes(rows):
     return lines
 
 
-def groups(rows):
+def groups(rows: list[Row]) -> list[tuple[str, list[Row]]]:
     """Return pairs (title, rows): the measured rows of one budget each."""
-    places = {}
+    places: dict[tuple, list[Row]] = {}
     for row in rows:
         if row["badge"] != "not applicable":
             places.setdefault(_place(row), []).append(row)
@@ -105,7 +105,7 @@ def _title(place, rows):
     return title
 
 
-def inapplicable(rows):
+def inapplicable(rows: list[Row]) -> dict[str, str]:
     """Return a dict arm -> reason, each arm once."""
     return {
         row["arm"]: row["reason"] or "no reason given"
