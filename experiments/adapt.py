@@ -27,7 +27,7 @@ their schedules over as many.
 from typing import NamedTuple
 
 from ktransfer import methods, plots
-from ktransfer.analysis import arms
+from ktransfer.analysis import arms, outcomes
 from ktransfer.runs.planning import Experiment, run_of
 
 
@@ -160,9 +160,9 @@ def gap(records):
     There is none where the oracle is no better than source only.
     """
     means = {
-        arm.method: arms.seed_values(members).mean()
+        arm.method: outcomes.seed_values(members).mean()
         for arm, members in arms.arms(records).items()
-        if arms.measured(members)
+        if outcomes.measured(members)
     }
     lower, upper = means.pop(BASELINE), means.pop("target_oracle")
     if upper <= lower:

@@ -21,7 +21,7 @@ import itertools
 from typing import NamedTuple
 
 from ktransfer import plots
-from ktransfer.analysis import arms, intervals
+from ktransfer.analysis import arms, intervals, outcomes
 from ktransfer.runs.planning import Experiment, longer, run_of
 
 
@@ -192,10 +192,10 @@ def _ranks(records, title):
     """
     groups = {
         arm: {
-            (r["labels_per_class"], r["seed"]): arms.accuracy(r)
+            (r["labels_per_class"], r["seed"]): outcomes.accuracy(r)
             for r in members
         }
-        for arm, members in arms.arms(arms.measured(records)).items()
+        for arm, members in arms.arms(outcomes.measured(records)).items()
         if arm.method != "majority" and arm.steps_factor == 1
     }
     places = sorted(set.intersection(*map(set, groups.values())))

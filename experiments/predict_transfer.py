@@ -24,7 +24,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ktransfer import plots
-from ktransfer.analysis import arms, intervals
+from ktransfer.analysis import arms, intervals, outcomes
 from ktransfer.plots import Cloud
 from ktransfer.runs.planning import Experiment, run_of
 
@@ -145,7 +145,7 @@ def figures(records, mix=False):
         for r in records
         if r["status"] == "not_applicable"
     }
-    records = arms.measured(arms.ordered(records))
+    records = outcomes.measured(arms.ordered(records))
     scored = [r for r in records if "score_values" in r]
     targets = [r for r in scored if r["seed"] < 1000]
     tuned = [r for r in records if r["method"] == "fine_tuning"]
@@ -185,7 +185,7 @@ def _groups(probed, tuned):
             scores = {
                 name: [values[_task(r)][name] for r in rows] for name in SCORES
             }
-            accuracies = [100 * arms.accuracy(r) for r in rows]
+            accuracies = [100 * outcomes.accuracy(r) for r in rows]
             tasks = [r["target"] for r in rows]
             label = f"{how}, {pool}"
             found.append(_Group(label, scores, accuracies, tasks))
@@ -247,7 +247,7 @@ def _checkpoint_figure(records, footer):
             arm.setting or "usual",
             arm.label,
             [100 * r["source_test_accuracies"][0] for r in members],
-            [100 * arms.accuracy(r) for r in members],
+            [100 * outcomes.accuracy(r) for r in members],
         )
         for arm, members in groups.items()
     ]
@@ -282,7 +282,7 @@ def _correlations(groups):
     ):
         r = intervals.pearson_interval(
             [members[0]["source_test_accuracies"][0] for members in chosen],
-            [np.mean([arms.accuracy(r) for r in m]) for m in chosen],
+            [np.mean([outcomes.accuracy(r) for r in m]) for m in chosen],
         )
         interval = f"[{r.low:.2f}, {r.high:.2f}]"
         yield f"{r.mean:.2f} {interval} over the {r.count} {told}"
@@ -295,7 +295,7 @@ def _is_shuffled(record):
 def _regrets(groups):
     """Return score -> accuracy of the best checkpoint minus the chosen one."""
     reached = {
-        arm: 100 * np.mean([arms.accuracy(r) for r in members])
+        arm: 100 * np.mean([outcomes.accuracy(r) for r in members])
         for arm, members in groups.items()
     }
 

@@ -21,7 +21,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ktransfer import plots
-from ktransfer.analysis import arms
+from ktransfer.analysis import arms, outcomes
 from ktransfer.plots import Cloud
 from ktransfer.runs.planning import Experiment, longer, run_of
 
@@ -160,10 +160,10 @@ def figures(records, mix=False):
 def _plane(records, title):
     """Draw accuracy in distribution against out of it; diverged runs at 0."""
     clouds, chance = [], ""
-    groups = arms.arms(arms.measured(arms.ordered(records)))
+    groups = arms.arms(outcomes.measured(arms.ordered(records)))
     for arm, members in sorted(groups.items(), key=_place):
-        elsewhere = arms.accuracy_on(members[0]["also"][0])
-        plain = [100 * arms.accuracy(record) for record in members]
+        elsewhere = outcomes.accuracy_on(members[0]["also"][0])
+        plain = [100 * outcomes.accuracy(record) for record in members]
         shifted = [100 * elsewhere(record) for record in members]
         if arm.method == "majority":
             # Far from all others, it would press them together.

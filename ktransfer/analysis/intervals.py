@@ -13,13 +13,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
-from ktransfer.analysis.arms import (
-    Cell,
-    Selector,
-    baseline_arm,
-    cells,
-    pair,
-)
+from ktransfer.analysis.arms import Cell, Selector, baseline_arm, cells
+from ktransfer.analysis.outcomes import pair
 from ktransfer.analysis.record import Record
 
 LEVEL = 0.95
@@ -388,7 +383,7 @@ def gain_over(
         shares no unit with the baseline has a gain of nan over 0 units.
 
     Raises:
-        KTransferError: see `arms.baseline_arm` and `arms.pair`.
+        KTransferError: see `arms.baseline_arm` and `outcomes.pair`.
     """
     records = list(records)
     groups = cells(records)

@@ -7,7 +7,7 @@ before believing it.
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from ktransfer.analysis import arms, intervals, words
+from ktransfer.analysis import arms, intervals, outcomes, words
 from ktransfer.analysis.arms import Arm
 from ktransfer.analysis.record import Record
 
@@ -34,13 +34,13 @@ def compared(records: Iterable[Record], times: str = "×") -> str:
         records: those shown.
         times: the sign between crossed numbers.
     """
-    measured = arms.measured(records)
+    measured = outcomes.measured(records)
     return f"{data(measured)}; {seeds(measured, times)}"
 
 
 def data(records: Iterable[Record]) -> str:
     """Return `source A, B; target C` of the measured records."""
-    measured = arms.measured(records)
+    measured = outcomes.measured(records)
     return words.data(
         {"+".join(record["source_origins"]) for record in measured},
         {record["target_origin"] for record in measured},
@@ -53,7 +53,7 @@ def seeds(records: Iterable[Record], times: str = "×") -> str:
     It says where source seeds took turns instead, and which arms are crossed
     where not all are.
     """
-    measured = arms.measured(records)
+    measured = outcomes.measured(records)
     counts = {
         len({record["seed"] for record in members})
         for members in arms.cells(measured).values()
@@ -128,7 +128,7 @@ def cautions(
 
 
 def _missing(records: list[Record], planned: int) -> str:
-    number = len(arms.measured(records))
+    number = len(outcomes.measured(records))
     status = [record["status"] for record in records]
     wanted = planned - status.count("not_applicable")
     if number >= wanted:
@@ -139,14 +139,14 @@ def _missing(records: list[Record], planned: int) -> str:
 
 
 def _diverged(records: list[Record]) -> str:
-    number = sum(map(arms.diverged, records))
+    number = sum(map(outcomes.diverged, records))
     if not number:
         return ""
     return f"{words.count(number, 'run')} diverged, counted as accuracy 0"
 
 
 def _stale(records: list[Record]) -> str:
-    number = sum(record["stale"] for record in arms.measured(records))
+    number = sum(record["stale"] for record in outcomes.measured(records))
     if not number:
         return ""
     return f"{words.count(number, 'stale run')}, of older code or data"
@@ -156,7 +156,7 @@ def _carried_over(records: list[Record]) -> str:
     """Say how many records came over a change of code, by how many reruns."""
     found = [
         record["carried_over"]
-        for record in arms.measured(records)
+        for record in outcomes.measured(records)
         if "carried_over" in record
     ]
     if not found:
@@ -172,7 +172,7 @@ def _carried_over(records: list[Record]) -> str:
 
 
 def _environments(records: list[Record]) -> str:
-    number = len({record["numerics"] for record in arms.measured(records)})
+    number = len({record["numerics"] for record in outcomes.measured(records)})
     return f"{number} numeric environments mixed" if number > 1 else ""
 
 
@@ -184,7 +184,7 @@ def _few_sources(records: list[Record]) -> str:
     """
     numbers = {
         arm: len(_source_seeds(members))
-        for arm, members in _sourced(arms.measured(records)).items()
+        for arm, members in _sourced(outcomes.measured(records)).items()
     }
     few = [a for a in numbers if not intervals.verdict_allowed(numbers[a])]
     if not few:
@@ -202,7 +202,7 @@ def _few_sources(records: list[Record]) -> str:
 
 def _settings(records: list[Record]) -> str:
     """Say what is not the default in all arms, and in no label."""
-    shared = arms.shared_settings(arms.measured(records))
+    shared = arms.shared_settings(outcomes.measured(records))
     if not shared:
         return ""
     texts = [f"{name}={value}" for name, value in shared.items()]

@@ -4,7 +4,7 @@ import math
 from statistics import median
 from typing import NamedTuple
 
-from ktransfer.analysis import arms, intervals, words
+from ktransfer.analysis import arms, intervals, outcomes, words
 from ktransfer.analysis.record import Record
 from ktransfer.analysis.remarks import compared
 from ktransfer.errors import KTransferError
@@ -85,7 +85,9 @@ def forest(
 
 
 def _one_budget(records, labels_per_class):
-    budgets = {r["labels_per_class"] for r in arms.measured(records) or records}
+    budgets = {
+        r["labels_per_class"] for r in outcomes.measured(records) or records
+    }
     if labels_per_class is ... and len(budgets) == 1:
         return next(iter(budgets))
     if labels_per_class is ... or labels_per_class not in budgets:
@@ -113,7 +115,7 @@ def _rows(records, baseline, budget):
                 cell.arm,
                 captions.name(cell.arm, members),
                 members,
-                intervals.mean_interval(arms.seed_values(members)),
+                intervals.mean_interval(outcomes.seed_values(members)),
                 gains.get(cell),
             )
         )
@@ -174,7 +176,7 @@ def _gain_width(rows):
 
 def _note(row):
     """Return what is wrong with a row's runs, for the margin."""
-    num_diverged = sum(map(arms.diverged, row.records))
+    num_diverged = sum(map(outcomes.diverged, row.records))
     failed = sum(r["status"] == "failed" for r in row.records)
     parts = [f"{num_diverged} diverged"] if num_diverged else []
     parts += [f"{failed} failed"] if failed else []
@@ -222,8 +224,8 @@ def _stripe(figure, y, height):
 
 
 def _row_texts(row):
-    seconds = arms.values(row.records, "seconds")
-    trainable = arms.values(row.records, "trainable_parameters")
+    seconds = outcomes.values(row.records, "seconds")
+    trainable = outcomes.values(row.records, "trainable_parameters")
     mean = row.accuracy.mean
     return {
         "gain": _gain_text(row.gain),
@@ -246,7 +248,7 @@ def _limits(rows):
     values = [0.0]
     for row in rows:
         # One diverged run widens a bar to tens of points; the bar is cut.
-        if row.gain is None or any(map(arms.diverged, row.records)):
+        if row.gain is None or any(map(outcomes.diverged, row.records)):
             continue
         ends = [*row.gain.interval[:3], *row.gain.differences]
         values += [100 * v for v in ends if not math.isnan(v)]
@@ -277,7 +279,7 @@ def _draw_row(axes, row, y, look):
     if row.gain is None:
         _mark(axes, 0.0, y, look, f"baseline {label}")
         return
-    faulty = {r["seed"] for r in row.records if arms.diverged(r)}
+    faulty = {r["seed"] for r in row.records if outcomes.diverged(r)}
     kept = [
         100.0 * difference
         for seed, difference in zip(

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ktransfer.analysis import arms, intervals, words
+from ktransfer.analysis import arms, intervals, outcomes, words
 from ktransfer.analysis.record import Record
 from ktransfer.analysis.remarks import compared
 from ktransfer.plots import captions, style
@@ -136,7 +136,7 @@ def _page(records, axis, highlight, heading, notes):
 def _budgets(records: list[Record]) -> dict[Any, tuple[float, str]]:
     """Return a dict labels_per_class -> (x, its name), in order."""
     counts: dict[int | None, list[float]] = {}
-    for record in arms.measured(records):
+    for record in outcomes.measured(records):
         count = record["num_labels"] / record["num_classes"]
         counts.setdefault(record["labels_per_class"], []).append(count)
     places = {
@@ -154,7 +154,7 @@ def _lines(records, axis):
         points = []
         for place, (x, _) in axis.ticks.items():
             cell = [r for r in members if axis.place(r) == place]
-            if arms.measured(cell):
+            if outcomes.measured(cell):
                 points.append(_point(x, cell))
         if points:
             lines.append(_Line(arm, captions.name(arm, members), points))
@@ -162,12 +162,12 @@ def _lines(records, axis):
 
 
 def _point(x, cell):
-    ended = [r for r in arms.measured(cell) if not arms.diverged(r)]
+    ended = [r for r in outcomes.measured(cell) if not outcomes.diverged(r)]
     return _Point(
         x,
-        intervals.mean_interval(100.0 * arms.seed_values(cell)),
-        [100.0 * arms.accuracy(record) for record in ended],
-        sum(map(arms.diverged, cell)),
+        intervals.mean_interval(100.0 * outcomes.seed_values(cell)),
+        [100.0 * outcomes.accuracy(record) for record in ended],
+        sum(map(outcomes.diverged, cell)),
     )
 
 

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ktransfer.analysis import arms, intervals, remarks
+from ktransfer.analysis import arms, intervals, outcomes, remarks
 from ktransfer.analysis.arms import Selector
 from ktransfer.analysis.record import Record
 
@@ -142,7 +142,7 @@ def _row_order(row):
     mean = row["accuracy"]
     return (
         row["target"],
-        arms.budget(row["labels_per_class"]),
+        outcomes.budget(row["labels_per_class"]),
         row["badge"] == "not applicable",
         math.inf if math.isnan(mean) else -mean,
         row["arm"],
@@ -168,7 +168,7 @@ def _identity(cell, members):
 
 
 def _numbers(members, gain):
-    accuracy = intervals.mean_interval(arms.seed_values(members))
+    accuracy = intervals.mean_interval(outcomes.seed_values(members))
     return {
         "n": accuracy.count,
         "accuracy": accuracy.mean,
@@ -194,7 +194,7 @@ def _elsewhere(members):
     A diverged run counts 0 there too.
     """
     name = next(iter(members[0].get("also", ())), "")
-    found = arms.seed_values(members, arms.accuracy_on(name))
+    found = outcomes.seed_values(members, outcomes.accuracy_on(name))
     accuracy = intervals.mean_interval(found)
     return {
         "also_target": name,
@@ -205,13 +205,13 @@ def _elsewhere(members):
 
 
 def _over_runs(combine, members, key):
-    values = arms.values(members, key)
+    values = outcomes.values(members, key)
     return combine(values) if values else math.nan
 
 
 def _counts(members):
     status = [record["status"] for record in members]
-    num_diverged = sum(map(arms.diverged, members))
+    num_diverged = sum(map(outcomes.diverged, members))
     return {
         "ok": status.count("ok") + status.count("diverged") - num_diverged,
         "diverged": num_diverged,

@@ -1,6 +1,5 @@
 """Records in groups: what is one arm, what it is called, what it is beside."""
 
-import numpy as np
 import pytest
 from synthetic import headline, record
 
@@ -175,26 +174,6 @@ def test_arms_that_differ_only_in_what_is_ignored_are_one():
     ]
     assert labels(records, ignoring=("steps", "strength")) == ["l2_sp", "delta"]
     assert len(arms.arms(records, ignoring=("strength",))) == 4
-
-
-def test_values_of_seeds_are_of_any_key():
-    records = [
-        record(seed=seed, source_seed=source, test_loss=seed + source / 10)
-        for seed in range(3)
-        for source in range(2)
-    ]
-    records.append(record(seed=3, status="failed", reason="killed"))
-    found = arms.seed_values(records, key=lambda r: r["test_loss"] or np.nan)
-    np.testing.assert_allclose(found, [0.1, 1.05, 2.05])
-    assert arms.seed_values(records).tolist() == [0.8] * 3
-
-
-def test_accuracy_on_another_task():
-    one = record(also=["shifted"], also_accuracies={"shifted": 0.25})
-    assert arms.accuracy_on("shifted")(one) == 0.25
-    assert np.isnan(arms.accuracy_on("other")(one))
-    assert arms.accuracy_on("shifted")(record(status="diverged")) == 0
-    assert np.isnan(arms.accuracy_on("shifted")(record(status="failed")))
 
 
 def test_a_baseline_is_selected_by_fields():

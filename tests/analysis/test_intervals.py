@@ -126,46 +126,6 @@ def _gain(records, arm, labels=10, baseline="scratch"):
     return found
 
 
-def test_a_source_free_baseline_pairs_with_each_source_seed():
-    arm = [
-        record(seed=s, source_seed=t, test_accuracy=0.80 + 0.01 * s + 0.02 * t)
-        for s in range(3)
-        for t in range(2)
-    ]
-    scratch = [
-        record("scratch", seed=s, test_accuracy=0.70 + 0.01 * s)
-        for s in reversed(range(3))
-    ]
-    pairs = intervals.pair(arm, scratch)
-    assert [unit[2] for unit in pairs.units] == [0, 1, 2]
-    assert pairs.values == pytest.approx([0.81, 0.82, 0.83])
-    assert pairs.baselines == pytest.approx([0.70, 0.71, 0.72])
-    turned = intervals.pair(scratch, arm)
-    assert turned.values == pytest.approx(pairs.baselines)
-    assert turned.baselines == pytest.approx(pairs.values)
-
-
-def test_only_common_units_are_paired():
-    arm = [
-        record(seed=s, source_seed=t, test_accuracy=0.8 + t / 10)
-        for s, t in ((0, 0), (0, 1), (1, 0), (2, 0))
-    ]
-    other = [
-        record(seed=s, source_seed=t, test_accuracy=0.5)
-        for s, t in ((0, 1), (1, 1), (2, 0))
-    ]
-    pairs = intervals.pair(arm, other)
-    assert [unit[2] for unit in pairs.units] == [0, 2]
-    assert pairs.values == pytest.approx([0.9, 0.8])
-    assert len(intervals.pair(arm, []).units) == 0
-
-
-def test_a_run_recorded_twice_is_refused():
-    with pytest.raises(KTransferError, match="twice") as caught:
-        intervals.pair([record(), record()], [record("scratch")])
-    assert caught.value.name == "E_RECORD"
-
-
 def test_the_seed_is_the_unit():
     gain = _gain(headline(6, 2), "feature_extraction")
     assert gain.interval.count == 6
