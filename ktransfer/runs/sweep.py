@@ -54,19 +54,19 @@ def sweep(
     futures: dict[Future, Pretraining | None] = {
         executor.submit(_ensure_source, results, p): p for p in bases
     }
-    for future in _completed(futures):
-        say(_source_line(cast(Pretraining, futures[future]), future.result()))
+    for future, result in _completed(futures):
+        say(_source_line(cast(Pretraining, futures[future]), result))
     # Runs that need none of the later sources do not wait for them.
     futures = {executor.submit(_ensure_source, results, p): p for p in later}
     beside = {"choice": choice, "commit": commit()}
     for group in sorted(_groups(stale), key=_waits):
         futures[executor.submit(_carry_out_all, results, group, beside)] = None
     done = failed = 0
-    for future in _completed(futures):
+    for future, result in _completed(futures):
         if pretraining := futures[future]:
-            say(_source_line(pretraining, future.result()))
+            say(_source_line(pretraining, result))
             continue
-        for record in future.result():
+        for record in result:
             done += 1
             failed += record["status"] == "failed"
             say(_run_line(done, len(stale), record))
@@ -103,9 +103,11 @@ def _carry_out_all(
     return [carry_out(results, run, beside) for run in group]
 
 
-def _completed(futures: Iterable[Future]) -> Iterator[Future]:
+def _completed(futures: Iterable[Future]) -> Iterator[tuple[Future, Any]]:
+    """Give each future with its result as soon as it is there."""
     try:
-        yield from concurrent.futures.as_completed(futures)
+        for future in concurrent.futures.as_completed(futures):
+            yield future, future.result()
     except concurrent.futures.process.BrokenProcessPool as error:
         raise KTransferError(
             "E_MEMORY",

@@ -9,9 +9,11 @@ import subprocess
 import sys
 import time
 
+import pytest
 from sweeps import Here, planned, sourced
 
 from ktransfer import runs
+from ktransfer.errors import KTransferError
 from ktransfer.runs.carry_out import commit
 from ktransfer.runs.sweep import sweep
 from ktransfer.runs.workers import local_executor, stop
@@ -105,3 +107,28 @@ def test_ctrl_c_stops_within_seconds_and_says_so(tmp_path):
             os.killpg(process.pid, signal.SIGKILL)
     assert process.returncode == 130
     assert "E_INTERRUPTED" in errors and "Traceback" not in errors
+
+
+class Killed(Here):
+    """An executor whose workers end while they carry out a run, or a source."""
+
+    def __init__(self, pool, during):
+        super().__init__()
+        self.pool, self.during = pool, during
+
+    def submit(self, function, *args):
+        if function.__name__ == self.during:
+            return self.pool.submit(os._exit, 9)
+        return super().submit(function, *args)
+
+
+@pytest.mark.parametrize("during", ["_carry_out_all", "_ensure_source"])
+def test_a_worker_that_is_killed_is_said_in_one_line(tmp_path, during):
+    (run,) = sourced("feature_extraction")
+    pool = local_executor(1)
+    try:
+        with pytest.raises(KTransferError, match="fewer JOBS") as caught:
+            sweep([run], tmp_path, Killed(pool, during))
+    finally:
+        stop(pool)
+    assert caught.value.exit_code == 4
