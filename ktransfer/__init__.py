@@ -20,7 +20,7 @@ _HOME = {
     "Split": "data",
     "Task": "data",
     "load": "data",
-    "Source": "models.surgery",
+    "Source": "models.own",
     "attach_head": "models.surgery",
     "adapt_input": "models.surgery",
     "copy_backbone": "models.surgery",
@@ -30,7 +30,7 @@ _HOME = {
     "interpolate": "models.surgery",
     "load_model": "models.surgery",
     "fit": "engine.training",
-    "predict": "engine.training",
+    "predict": "engine.prediction",
     "KTransferError": "errors",
     "Run": "runs",
 }

@@ -13,6 +13,7 @@ import traceback
 from pathlib import Path
 
 from ktransfer import data, methods, report, runs
+from ktransfer.engine.options import PRECISIONS
 from ktransfer.errors import EXIT_CODES, KTransferError
 from ktransfer.report import readme
 from ktransfer.runs import checks, refresh, scripts, workers
@@ -178,7 +179,7 @@ def _add_places(command):
     command.add_argument(
         "--precision",
         default="float32",
-        choices=checks.CHOICES["precision"],
+        choices=PRECISIONS,
         help="of all trainings; any but float32 has a results folder of its "
         "own (default: float32)",
     )

@@ -32,6 +32,24 @@ def clear_session():
         sys.modules["ktransfer.engine.feature_cache"].forget()
 
 
+@pytest.fixture(autouse=True)
+def ledger():
+    """`training.ledger()`: the fits since the last call, which it forgets."""
+    training = sys.modules.get("ktransfer.engine.training")
+    if training is None:
+        yield
+        return
+    with training.recording() as fits:
+
+        def taken():
+            done = list(fits)
+            fits.clear()
+            return done
+
+        training.ledger = taken
+        yield
+
+
 @pytest.fixture(autouse=True, scope="module")
 def untraced(request):
     """Run the functions of the tests of methods as they are, untraced.
@@ -91,7 +109,8 @@ def small_task(name, channels, n=48, num_classes=3, size=12):
 def small_source(task, seed=0, normalised=False, steps=0, num_classes=None):
     """Return a `Source` on `task`: a few filters, trained for `steps`."""
     from ktransfer.engine.training import fit
-    from ktransfer.models.surgery import Source, attach_head
+    from ktransfer.models.own import Source
+    from ktransfer.models.surgery import attach_head
 
     model = attach_head(
         small_backbone(task.image_shape, seed, normalised),
@@ -128,7 +147,8 @@ def small_backbone(shape=(12, 12, 3), seed=0, normalised=False, dropout=0.0):
 
 def silenced(model, name=None):
     """Return a copy of `model` with all weights 0, as one that has died."""
-    from ktransfer.models.surgery import copy, leaves
+    from ktransfer.models.graph import leaves
+    from ktransfer.models.surgery import copy
 
     dead = copy(model, name)
     for layer in leaves(dead):

@@ -199,7 +199,7 @@ def test_a_list_hides_a_name_in_itself_alone(tmp_path):
 
 PLANTED = {
     "predict returns zeros": (
-        "engine/training.py",
+        "engine/prediction.py",
         "        return programs.forward(model, images)\n",
         "        return 0 * programs.forward(model, images)\n",
     ),

@@ -8,7 +8,7 @@ import pytest
 from conftest import small_source, small_task
 
 from ktransfer import methods, runs
-from ktransfer.models.surgery import blocks
+from ktransfer.models.blocks import blocks
 from ktransfer.report import readme
 from ktransfer.runs import scripts
 

@@ -15,7 +15,10 @@ from ktransfer.errors import KTransferError
 
 CONTROLS = ("scratch", "random_features", "majority")
 # Settings of every training, which mean the same in all methods.
-TRAINING = ("batch_size", "learning_rate", "optimizer", "precision", "schedule")
+TRAINING = (
+    *("batch_size", "learning_rate", "optimizer", "precision", "schedule"),
+    "statistics",
+)
 # Fields of records and their values, or the name of a method alone.
 Selector = str | Mapping[str, Any]
 

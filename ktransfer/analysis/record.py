@@ -111,6 +111,9 @@ class Record(TypedDict):
     trained_layers: list[str]
     # Seconds of the processor that the method took, without its evaluation.
     seconds: float | None
+    # What became of BatchNorm's statistics, as `fit` has it; "" where no layer
+    # with any was trained. Absent from old records.
+    statistics: NotRequired[str]
     # Optimiser steps that the method took.
     steps_done: int
     # Parameters of the model that the method returned.

@@ -5,7 +5,8 @@ import numpy as np
 
 from ktransfer import data
 from ktransfer.engine.losses import cross_entropy
-from ktransfer.engine.training import predict, reestimate_statistics
+from ktransfer.engine.normalization import reestimate_statistics
+from ktransfer.engine.prediction import predict
 from ktransfer.errors import Diverged
 from ktransfer.measures import transferability
 from ktransfer.models.surgery import adapt_input, copy, copy_backbone

@@ -122,7 +122,7 @@ def _by_layer(weights):
 
 
 def _blocks(model):
-    from ktransfer.models.surgery import blocks
+    from ktransfer.models.blocks import blocks
 
     return blocks(model)
 

@@ -19,6 +19,7 @@ _UNMEASURED: dict[str, Any] = {
     "reason": "",
     "seconds": None,
     "source_test_accuracies": [],
+    "statistics": "",
     "steps_done": 0,
     "test_accuracy": None,
     "test_loss": None,
@@ -127,7 +128,7 @@ def _one_line(error: Exception) -> str:
 
 def _measure(run, task, sources):
     from ktransfer.engine import training
-    from ktransfer.models import surgery
+    from ktransfer.models import graph
 
     held = None
     if run.evaluation == "validation":
@@ -135,9 +136,8 @@ def _measure(run, task, sources):
         task = task._replace(train=train)
     before = [_state_hash(source.model) for source in sources]
     transfer = methods.load(run.method)
-    training.ledger()
     start = time.process_time()
-    with data.sealed():
+    with data.sealed(), training.recording() as fits:
         model = transfer(
             task,
             *sources,
@@ -146,18 +146,18 @@ def _measure(run, task, sources):
             **dict(run.hyperparameters),
         )
     seconds = time.process_time() - start
-    fits = training.ledger()
     if before != [_state_hash(source.model) for source in sources]:
         raise KTransferError(
             "E_INVARIANT", f"{run.method} changed a source or froze it"
         )
-    weighted = [x for x in surgery.leaves(model) if x.weights]
+    weighted = [x for x in graph.leaves(model) if x.weights]
     return {
         **EVALUATIONS[run.evaluation](run, model, task, held, sources),
         **_beside(run, task, sources, model),
         "curve": _curve(fits),
         "frozen_layers": sorted(x.name for x in weighted if not x.trainable),
         "seconds": round(seconds, 2),
+        "statistics": next((f.statistics for f in fits if f.statistics), ""),
         "steps_done": sum(fit.steps for fit in fits),
         "total_parameters": model.count_params(),
         "trainable_parameters": max(

@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from ktransfer import data, methods
+from ktransfer.engine.options import CHOICES
 from ktransfer.errors import KTransferError, unknown
 from ktransfer.runs.run import Run
 
@@ -50,11 +51,6 @@ LAYERS = {
 _HEAD = {"head_hidden", "logits"}
 RECIPES = ("pretrain", "label_smoothing", "mixed_bfloat16")
 EVALUATIONS = ("test", "validation", "information")
-CHOICES = {
-    "optimizer": ("adam", "sgd"),
-    "precision": ("float32", "mixed_bfloat16"),
-    "schedule": ("constant", "cosine", "annealed"),
-}
 SCORES = (
     *("leep", "nce", "logme", "h_score", "shrunk_h_score", "transrate"),
     "class_balance",

@@ -6,13 +6,8 @@ from ktransfer.data import validation_split
 from ktransfer.engine.training import fit
 from ktransfer.errors import KTransferError, NotApplicable
 from ktransfer.models import backbones
-from ktransfer.models.surgery import (
-    blocks,
-    classifier,
-    copy_backbone,
-    freeze,
-    inline,
-)
+from ktransfer.models.blocks import blocks
+from ktransfer.models.surgery import classifier, copy_backbone, freeze, inline
 from ktransfer.seeds import stream
 
 

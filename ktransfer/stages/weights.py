@@ -4,8 +4,10 @@ import keras
 import numpy as np
 from keras import layers, ops
 
-from ktransfer.engine.training import fit, reestimate_statistics
+from ktransfer.engine.normalization import reestimate_statistics
+from ktransfer.engine.training import fit
 from ktransfer.errors import NotApplicable
+from ktransfer.models.graph import leaves
 from ktransfer.models.layers import InferenceMode
 from ktransfer.models.surgery import (
     adapt_input,
@@ -14,7 +16,6 @@ from ktransfer.models.surgery import (
     copy_backbone,
     freeze,
     fresh,
-    leaves,
 )
 
 

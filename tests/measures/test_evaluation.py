@@ -7,10 +7,11 @@ from sweeps import Here, sourced
 
 from ktransfer import data, runs
 from ktransfer.data import Split
-from ktransfer.engine.training import predict
+from ktransfer.engine.prediction import predict
 from ktransfer.errors import Diverged
 from ktransfer.measures import evaluation, transferability
-from ktransfer.models.surgery import adapt_input, cut, leaves
+from ktransfer.models.graph import leaves
+from ktransfer.models.surgery import adapt_input, cut
 from ktransfer.runs.carry_out import carry_out
 from ktransfer.runs.sweep import sweep
 

@@ -10,7 +10,8 @@ from ktransfer.methods.baselines import scratch
 from ktransfer.methods.knowledge import attention_transfer
 from ktransfer.methods.knowledge.attention_transfer import transfer
 from ktransfer.models import backbones
-from ktransfer.models.surgery import Source, attach_head
+from ktransfer.models.own import Source
+from ktransfer.models.surgery import attach_head
 from ktransfer.stages import heads, teachers
 
 

@@ -12,7 +12,7 @@ from conftest import (
 )
 from keras import layers
 
-from ktransfer.engine import training
+from ktransfer.engine import prediction, training
 from ktransfer.errors import NotApplicable
 from ktransfer.measures.transferability import label_map
 from ktransfer.methods.finetuning import co_tuning
@@ -23,7 +23,8 @@ from ktransfer.methods.finetuning.co_tuning import (
     transfer,
 )
 from ktransfer.methods.parameter import fine_tuning
-from ktransfer.models.surgery import Source, adapt_input
+from ktransfer.models.own import Source
+from ktransfer.models.surgery import adapt_input
 
 OPTIONS = {"steps": 3, "seed": 2, "batch_size": 16}
 
@@ -142,7 +143,7 @@ def test_calibration_reads_a_bounded_number_of_held_out_images(
 
     def watching(model, images):
         read.append(images)
-        return training.predict(model, images)
+        return prediction.predict(model, images)
 
     monkeypatch.setattr(co_tuning, "predict", watching)
     _relationship(target, source, 5, seed=0)

@@ -6,11 +6,12 @@ import pytest
 from conftest import small_source, small_task
 from keras import layers
 
-from ktransfer.errors import NotApplicable
 from ktransfer.methods.multitask import cross_stitch, soft_sharing
 from ktransfer.methods.parameter import fine_tuning
+from ktransfer.models.graph import leaves
 from ktransfer.models.layers import CrossStitch
-from ktransfer.models.surgery import Source, attach_head, inline, leaves
+from ktransfer.models.own import Source
+from ktransfer.models.surgery import attach_head, inline
 
 OPTIONS = {"seed": 3, "batch_size": 16, "from_source": True}
 
@@ -105,7 +106,7 @@ def test_the_result_holds_both_towers_and_one_head(world):
     assert not np.allclose(model(target.train.x), before)
 
 
-def test_branches_between_blocks_are_refused(world):
+def test_a_branch_is_within_a_block(world):
     target, source = world
     inputs = keras.Input((12, 12, 3), dtype="uint8", name="images")
     x = layers.Rescaling(1 / 255)(inputs)
@@ -114,7 +115,8 @@ def test_branches_between_blocks_are_refused(world):
     x = layers.Concatenate(name="joined")([low, high])
     x = layers.Flatten(name="features")(x)
     model = attach_head(keras.Model(inputs, x, name="branches"), 2, seed=0)
-    with pytest.raises(NotApplicable, match="chain of blocks"):
-        cross_stitch.transfer(
-            target, Source(model, source.task), steps=1, **OPTIONS
-        )
+    stitched = cross_stitch.transfer(
+        target, Source(model, source.task), steps=1, **OPTIONS
+    )
+    names = [x.name for x in leaves(stitched) if x.name.endswith("_stitch")]
+    assert names == ["block1_stitch", "block2_stitch"]

@@ -5,20 +5,15 @@ import pytest
 from conftest import small_source, small_task, weights_of
 
 from ktransfer.engine import training
-from ktransfer.engine.training import predict
+from ktransfer.engine.prediction import predict
 from ktransfer.measures import evaluation
 from ktransfer.methods.finetuning import delta
 from ktransfer.methods.finetuning.delta import transfer
 from ktransfer.methods.parameter import fine_tuning
 from ktransfer.models import backbones
-from ktransfer.models.surgery import (
-    Source,
-    attach_head,
-    copy,
-    copy_backbone,
-    inline,
-    leaves,
-)
+from ktransfer.models.graph import leaves
+from ktransfer.models.own import Source
+from ktransfer.models.surgery import attach_head, copy, copy_backbone, inline
 from ktransfer.stages import heads
 
 OPTIONS = {"seed": 1, "batch_size": 16}

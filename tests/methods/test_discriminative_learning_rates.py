@@ -8,7 +8,7 @@ from conftest import worlds
 from ktransfer.errors import KTransferError
 from ktransfer.methods.finetuning.discriminative_learning_rates import transfer
 from ktransfer.methods.parameter import fine_tuning
-from ktransfer.models.surgery import blocks
+from ktransfer.models.blocks import blocks
 
 # From the bottom: by how many powers of the decay a block's rate is smaller.
 POWERS = {"block1": 3, "block2": 2, "block3": 1, "logits": 0}

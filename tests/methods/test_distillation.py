@@ -9,8 +9,9 @@ from ktransfer.engine import training
 from ktransfer.engine.losses import softened_divergence
 from ktransfer.methods.baselines import scratch
 from ktransfer.methods.knowledge.distillation import transfer
+from ktransfer.models.blocks import blocks
 from ktransfer.models.layers import InferenceMode
-from ktransfer.models.surgery import attach_head, blocks, copy, freeze
+from ktransfer.models.surgery import attach_head, copy, freeze
 from ktransfer.stages import heads, teachers
 
 
@@ -115,7 +116,7 @@ def test_the_student_runs_once_a_step(world):
     freeze(teach)
     start = attach_head(small_backbone((12, 12, 1), normalised=True), 3, seed=0)
     taught, plain = copy(start, "student"), copy(start)
-    options = {"steps": 1, "seed": 0, "batch_size": 8}
+    options = {"steps": 1, "seed": 0, "batch_size": 8, "statistics": "trained"}
     teachers.distill(
         taught, target, teach, temperature=4.0, strength=0.9, **options
     )

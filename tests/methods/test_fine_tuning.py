@@ -5,14 +5,14 @@ import numpy as np
 import pytest
 from conftest import small_source, small_task
 
+from ktransfer.engine.batches import epoch_order
 from ktransfer.engine.losses import cross_entropy
-from ktransfer.engine.training import epoch_order
 from ktransfer.methods.parameter.fine_tuning import transfer
+from ktransfer.models.graph import leaves
 from ktransfer.models.surgery import (
     adapt_input,
     copy_backbone,
     cut,
-    leaves,
     trainable_count,
 )
 

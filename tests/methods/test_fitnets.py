@@ -9,14 +9,9 @@ from ktransfer.errors import KTransferError, NotApplicable
 from ktransfer.methods.knowledge import distillation, fitnets
 from ktransfer.methods.knowledge.fitnets import transfer
 from ktransfer.models import backbones
-from ktransfer.models.surgery import (
-    Source,
-    attach_head,
-    blocks,
-    copy,
-    cut,
-    freeze,
-)
+from ktransfer.models.blocks import blocks
+from ktransfer.models.own import Source
+from ktransfer.models.surgery import attach_head, copy, cut, freeze
 from ktransfer.stages import heads
 
 
@@ -105,6 +100,7 @@ def test_the_student_runs_once_a_step():
         seed=0,
         batch_size=48,
         loss=fitnets._distance,
+        statistics="trained",
     )
     np.testing.assert_allclose(
         first[1].moving_mean, 0.01 * values.mean((0, 1, 2)), rtol=1e-3

@@ -4,11 +4,12 @@ import numpy as np
 import pytest
 from conftest import worlds
 
-from ktransfer.engine.training import predict
+from ktransfer.engine.prediction import predict
 from ktransfer.methods.parameter import fine_tuning
 from ktransfer.methods.parameter.interpolation import transfer
 from ktransfer.methods.structure import structure_transfer
-from ktransfer.models.surgery import copy_backbone, cut, fresh, leaves
+from ktransfer.models.graph import leaves
+from ktransfer.models.surgery import copy_backbone, cut, fresh
 
 
 def bytes_of(model):

@@ -8,7 +8,8 @@ from ktransfer.methods.feature import linear_probe
 from ktransfer.methods.parameter import fine_tuning
 from ktransfer.methods.parameter.layer_transfer import transfer
 from ktransfer.methods.structure import structure_transfer
-from ktransfer.models.surgery import blocks, copy_backbone, fresh
+from ktransfer.models.blocks import blocks
+from ktransfer.models.surgery import copy_backbone, fresh
 
 OPTIONS = {"steps": 3, "seed": 5, "batch_size": 16}
 

@@ -14,7 +14,8 @@ from ktransfer.engine import training
 from ktransfer.methods.finetuning import learning_without_forgetting as lwf
 from ktransfer.methods.finetuning.learning_without_forgetting import transfer
 from ktransfer.methods.parameter import fine_tuning
-from ktransfer.models.surgery import Source, adapt_input, attach_head, copy
+from ktransfer.models.own import Source
+from ktransfer.models.surgery import adapt_input, attach_head, copy
 
 OPTIONS = {"steps": 3, "seed": 2, "batch_size": 16}
 

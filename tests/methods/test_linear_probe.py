@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from conftest import silenced, small_source, small_task, weights_of
 
-from ktransfer.engine.training import predict
+from ktransfer.engine.prediction import predict
 from ktransfer.errors import KTransferError, NotApplicable
 from ktransfer.methods.feature import feature_extraction
 from ktransfer.methods.feature.linear_probe import transfer

@@ -5,7 +5,7 @@ import pytest
 from conftest import small_task
 
 from ktransfer.engine.losses import cross_entropy
-from ktransfer.engine.training import predict
+from ktransfer.engine.prediction import predict
 from ktransfer.methods.baselines.logistic_regression import transfer
 from ktransfer.models.surgery import trainable_count
 

@@ -7,19 +7,16 @@ from conftest import small_source, small_task, weights_of
 from keras import layers
 
 from ktransfer.engine import training
-from ktransfer.engine.training import predict
+from ktransfer.engine.prediction import predict
 from ktransfer.errors import KTransferError, NotApplicable
 from ktransfer.methods.feature import linear_probe
 from ktransfer.methods.finetuning import low_rank_adaptation
 from ktransfer.methods.finetuning.low_rank_adaptation import transfer
 from ktransfer.models import backbones
+from ktransfer.models.graph import leaves
 from ktransfer.models.layers import LowRank
-from ktransfer.models.surgery import (
-    Source,
-    attach_head,
-    leaves,
-    trainable_count,
-)
+from ktransfer.models.own import Source
+from ktransfer.models.surgery import attach_head, trainable_count
 
 OPTIONS = {"seed": 1, "batch_size": 16}
 CONVOLUTIONS = {"block1_conv", "block2_conv", "block3_conv"}

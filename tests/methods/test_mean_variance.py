@@ -5,7 +5,8 @@ from conftest import small_task
 
 from ktransfer.methods.structure.mean_variance import transfer
 from ktransfer.models import backbones
-from ktransfer.models.surgery import Source, attach_head, cut, trainable_count
+from ktransfer.models.own import Source
+from ktransfer.models.surgery import attach_head, cut, trainable_count
 
 
 def vgg_source():

@@ -6,11 +6,12 @@ from conftest import worlds
 
 from ktransfer.data import Split
 from ktransfer.engine import training
-from ktransfer.engine.training import predict
+from ktransfer.engine.prediction import predict
 from ktransfer.errors import NotApplicable
 from ktransfer.methods.parameter import fine_tuning, model_soup
 from ktransfer.methods.parameter.model_soup import transfer
-from ktransfer.models.surgery import assign, leaves
+from ktransfer.models.graph import leaves
+from ktransfer.models.surgery import assign
 from ktransfer.stages.heads import held_out
 
 

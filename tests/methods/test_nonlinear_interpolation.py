@@ -7,7 +7,9 @@ from conftest import worlds
 from ktransfer.errors import KTransferError
 from ktransfer.methods.parameter import interpolation
 from ktransfer.methods.parameter.nonlinear_interpolation import transfer
-from ktransfer.models.surgery import blocks, copy_backbone, fresh, leaves
+from ktransfer.models.blocks import blocks
+from ktransfer.models.graph import leaves
+from ktransfer.models.surgery import copy_backbone, fresh
 
 
 @pytest.fixture

@@ -4,14 +4,9 @@ from conftest import small_source, small_task
 
 from ktransfer.methods.baselines.random_features import transfer
 from ktransfer.methods.feature import feature_extraction
-from ktransfer.models.surgery import (
-    Source,
-    attach_head,
-    blocks,
-    copy_backbone,
-    cut,
-    fresh,
-)
+from ktransfer.models.blocks import blocks
+from ktransfer.models.own import Source
+from ktransfer.models.surgery import attach_head, copy_backbone, cut, fresh
 
 
 def bytes_of(model):

@@ -16,8 +16,8 @@ from ktransfer.errors import NotApplicable
 from ktransfer.methods.finetuning import stochastic_normalization
 from ktransfer.methods.finetuning.stochastic_normalization import transfer
 from ktransfer.methods.parameter import fine_tuning
+from ktransfer.models.graph import leaves
 from ktransfer.models.layers import StochasticNormalization
-from ktransfer.models.surgery import leaves
 
 OPTIONS = {"seed": 1, "batch_size": 16}
 

@@ -9,7 +9,7 @@ from conftest import small_source, small_task
 
 from ktransfer.engine import backend
 from ktransfer.methods.multitask import hard_sharing, uncertainty_weighting
-from ktransfer.models.surgery import leaves
+from ktransfer.models.graph import leaves
 
 
 @pytest.fixture(scope="module")

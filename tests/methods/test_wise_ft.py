@@ -8,7 +8,8 @@ from ktransfer.engine.training import fit
 from ktransfer.methods.feature import linear_probe
 from ktransfer.methods.parameter import fine_tuning
 from ktransfer.methods.parameter.wise_ft import transfer
-from ktransfer.models.surgery import copy_backbone, leaves, unfreeze
+from ktransfer.models.graph import leaves
+from ktransfer.models.surgery import copy_backbone, unfreeze
 from ktransfer.seeds import stream
 from ktransfer.stages.heads import probed
 

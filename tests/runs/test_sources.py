@@ -4,7 +4,7 @@ import numpy as np
 from sweeps import sourced
 
 from ktransfer import runs
-from ktransfer.models.surgery import leaves
+from ktransfer.models.graph import leaves
 from ktransfer.runs import sources
 
 

@@ -5,7 +5,7 @@ import pytest
 from conftest import small_source, small_task
 
 from ktransfer.data import Split
-from ktransfer.engine.training import predict
+from ktransfer.engine.prediction import predict
 from ktransfer.errors import KTransferError
 from ktransfer.stages import rules
 

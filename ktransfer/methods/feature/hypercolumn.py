@@ -15,13 +15,14 @@ import keras
 from keras import layers
 
 from ktransfer.models import surgery
+from ktransfer.models.blocks import blocks as blocks_of
 from ktransfer.stages.heads import probed
 
 
 def transfer(target, source, *, steps, seed, blocks=None, **training):
     backbone = surgery.copy_backbone(source.model)
     names = [blocks] if isinstance(blocks, str) else blocks
-    column = _column(backbone, names or list(surgery.blocks(backbone)))
+    column = _column(backbone, names or list(blocks_of(backbone)))
     return probed(target, column, steps=steps, seed=seed, **training)
 
 

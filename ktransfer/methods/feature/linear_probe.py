@@ -15,11 +15,14 @@ import keras
 import numpy as np
 from keras import ops
 
+from ktransfer.engine.arguments import check_alive
 from ktransfer.engine.losses import cross_entropy
-from ktransfer.engine.training import check_alive, fit, predict
+from ktransfer.engine.prediction import predict
+from ktransfer.engine.training import fit
 from ktransfer.errors import KTransferError, unknown
 from ktransfer.measures.solvers import softmax_regression
-from ktransfer.models.surgery import classifier, copy_backbone, freeze, node_of
+from ktransfer.models.graph import node_of
+from ktransfer.models.surgery import classifier, copy_backbone, freeze
 
 
 def transfer(

@@ -22,7 +22,8 @@ import numpy as np
 from keras import ops
 
 from ktransfer.engine.losses import cross_entropy
-from ktransfer.engine.training import fit, predict
+from ktransfer.engine.prediction import predict
+from ktransfer.engine.training import fit
 from ktransfer.models.surgery import (
     adapt_input,
     classifier,

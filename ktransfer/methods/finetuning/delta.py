@@ -22,10 +22,12 @@ import numpy as np
 from keras import ops
 
 from ktransfer.engine.losses import cross_entropy
-from ktransfer.engine.training import fit, predict
+from ktransfer.engine.prediction import predict
+from ktransfer.engine.training import fit
 from ktransfer.measures.evaluation import losses_without_channels
+from ktransfer.models.blocks import blocks
 from ktransfer.models.layers import InferenceMode
-from ktransfer.models.surgery import blocks, classifier, copy_backbone, inline
+from ktransfer.models.surgery import classifier, copy_backbone, inline
 from ktransfer.seeds import stream
 from ktransfer.stages.heads import block_chain, divided, probed
 from ktransfer.stages.weights import constant

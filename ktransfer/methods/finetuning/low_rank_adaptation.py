@@ -17,14 +17,9 @@ from keras import layers
 
 from ktransfer.engine.training import fit
 from ktransfer.errors import KTransferError, NotApplicable
+from ktransfer.models.blocks import select
 from ktransfer.models.layers import LowRank
-from ktransfer.models.surgery import (
-    classifier,
-    copy_backbone,
-    freeze,
-    inline,
-    select,
-)
+from ktransfer.models.surgery import classifier, copy_backbone, freeze, inline
 from ktransfer.seeds import stream
 
 

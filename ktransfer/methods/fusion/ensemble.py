@@ -13,7 +13,7 @@ Source: Dietterich 2000. https://doi.org/10.1007/3-540-45014-9_1
 import numpy as np
 from keras import ops
 
-from ktransfer.engine.training import predict
+from ktransfer.engine.prediction import predict
 from ktransfer.errors import unknown
 from ktransfer.models.surgery import copy
 from ktransfer.stages.fusion import mixture, require_sources

@@ -16,9 +16,10 @@ Source: Misra et al. 2016. https://arxiv.org/abs/1604.03539
 import keras
 
 from ktransfer.engine.losses import summed_cross_entropy
-from ktransfer.engine.training import fit, reestimate_statistics
+from ktransfer.engine.training import fit
+from ktransfer.models.blocks import blocks
 from ktransfer.models.layers import CrossStitch
-from ktransfer.models.surgery import assign, blocks
+from ktransfer.models.surgery import assign
 from ktransfer.stages.heads import block_chain
 from ktransfer.stages.streams import first_backbone, two_streams
 
@@ -41,16 +42,16 @@ def transfer(
     ]
     towers = _stitched(tower, _renamed(tower), stitches)
     both = two_streams(target, source, *towers, seed=seed)
+    model = both.get_layer("target_network")
     fit(
         both,
         {"target": target.train, "source": source.task.train},
         steps=steps,
         seed=seed,
         loss=summed_cross_entropy,
+        served=(model, target.train.x),
         **training,
     )
-    model = both.get_layer("target_network")
-    reestimate_statistics(model, target.train.x)
     return model
 
 

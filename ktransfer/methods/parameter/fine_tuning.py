@@ -12,7 +12,8 @@ from keras import ops
 
 from ktransfer.engine.losses import cross_entropy
 from ktransfer.engine.training import fit
-from ktransfer.models.surgery import classifier, copy_backbone, leaves
+from ktransfer.models.graph import leaves
+from ktransfer.models.surgery import classifier, copy_backbone
 from ktransfer.stages.heads import own_rate
 
 

@@ -13,7 +13,8 @@ Source: Wortsman et al. 2022. https://arxiv.org/abs/2203.05482
 
 import numpy as np
 
-from ktransfer.engine.training import fit, predict
+from ktransfer.engine.prediction import predict
+from ktransfer.engine.training import fit
 from ktransfer.models.surgery import assign, classifier, copy_backbone
 from ktransfer.seeds import stream
 from ktransfer.stages.heads import held_out

@@ -10,7 +10,8 @@ Source: Raghu et al. 2019. https://arxiv.org/abs/1902.07208
 
 import numpy as np
 
-from ktransfer.models.surgery import copy, leaves
+from ktransfer.models.graph import leaves
+from ktransfer.models.surgery import copy
 from ktransfer.seeds import stream
 from ktransfer.stages.heads import tuned
 

@@ -10,7 +10,8 @@ Source: Wu et al. 2022, NoisyTune. https://arxiv.org/abs/2202.12024
 
 import numpy as np
 
-from ktransfer.models.surgery import copy, leaves
+from ktransfer.models.graph import leaves
+from ktransfer.models.surgery import copy
 from ktransfer.seeds import stream
 from ktransfer.stages.heads import tuned
 
