@@ -3,14 +3,15 @@
 Paper: none. The embedded pair, coloured letters -> grey digits, offline: every
 method, 60 steps of 16 images, three seeds, sources trained for 250 steps, and
 what a method estimates from the source's images, from 32 of them. Of 70 methods
-that is about a quarter of a million images through a network and back. A smoke
-run: no verdict.
+that is about a quarter of a million images through a network and back.
+Structure transfer takes that of another network: from the one of training from
+scratch it is that, bit for bit. A smoke run: no verdict.
 
     make quick
 """
 
 from ktransfer import methods, plots
-from ktransfer.runs import Run
+from ktransfer.runs.planning import Experiment, run_of
 
 STEPS = 60
 # Settings of the methods that have them.
@@ -26,20 +27,19 @@ def runs():
 
 
 def _run(method, seed):
-    sources = methods.sources_for(method, "letters", "letters_5to9")
     known = methods.describe(method).hyperparameters
-    small = {name: SMALL[name] for name in SMALL if name in known}
-    return Run(
-        experiment="quick",
-        method=method,
+    return run_of(
+        method,
+        seed,
+        source="letters",
+        second="letters_5to9",
+        source_seed=0,
+        source_steps=SOURCE_STEPS,
         target="digits",
         steps=STEPS,
-        seed=seed,
         labels_per_class=LABELS_PER_CLASS,
-        sources=sources,
-        source_seed=0 if sources else None,
-        source_steps=SOURCE_STEPS if sources else None,
-        hyperparameters=tuple(small.items()),
+        backbone="lenet" if method == "structure_transfer" else "convnet",
+        hyperparameters={n: SMALL[n] for n in SMALL if n in known},
     )
 
 
@@ -55,3 +55,6 @@ def figures(records, mix=False):
             labels_per_class=LABELS_PER_CLASS,
         )
     }
+
+
+EXPERIMENT = Experiment(name="quick", runs=runs, figures=figures)

@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 from conftest import small_source, small_task
 
-from ktransfer import cli, methods, runs
+from ktransfer import methods, runs
 from ktransfer.models.blocks import blocks
+from ktransfer.report import readme
 from ktransfer.runs import scripts
 
 README = Path(__file__).parents[1] / "README.md"
@@ -22,7 +23,7 @@ def text():
 def test_the_table_of_methods_is_the_generated_one(text):
     """Mend it by `make readme`."""
     found = re.search(r"<!-- methods -->\n(.*?)<!-- /methods -->", text, re.S)
-    assert found.group(1).strip() == cli.method_table()
+    assert found.group(1).strip() == readme.method_table()
 
 
 def test_the_example_is_a_method_when_its_file_is_there(
@@ -53,8 +54,8 @@ def test_the_example_is_a_method_when_its_file_is_there(
 def test_the_headline_is_that_of_the_committed_records(text, monkeypatch):
     """Mend it by `make readme`."""
     monkeypatch.chdir(README.parent)
-    script = scripts.load("cifar10-mnist").script
-    planned = script.runs()
+    loaded = scripts.load("cifar10-mnist")
+    planned = scripts.planned(loaded, "results")
     records = [
         {**record, "stale": False}
         for path in sorted({runs.record_path("results", r) for r in planned})
@@ -65,7 +66,9 @@ def test_the_headline_is_that_of_the_committed_records(text, monkeypatch):
     found = re.search(
         r"<!-- cifar10_mnist -->\n(.*?)<!-- /cifar10_mnist -->", text, re.S
     )
-    wanted = cli.result_block("cifar10_mnist", records, methods=script.HEADLINE)
+    wanted = readme.result_block(
+        "cifar10_mnist", records, shown=loaded.experiment.headline
+    )
     assert found.group(1).strip() == wanted
 
 

@@ -1,8 +1,9 @@
-"""What is measured of a run besides its accuracy on the test split."""
+"""What is measured of a run: on the test split, and besides."""
 
 import keras
 import numpy as np
 
+from ktransfer import data
 from ktransfer.engine.losses import cross_entropy
 from ktransfer.engine.normalization import reestimate_statistics
 from ktransfer.engine.prediction import predict
@@ -12,6 +13,31 @@ from ktransfer.models.surgery import adapt_input, copy, copy_backbone
 
 # Maps that are read at once, of several channels.
 _ROWS = 1000
+
+
+def evaluate(model, target):
+    """Open the test split of `target`, once, and measure `model` on it.
+
+    Returns:
+        dictionary for the record: accuracies and the mean cross-entropy in
+        nats; status `diverged` where a logit is not finite.
+    """
+    test = data.test_split(target)
+    logits = predict(model, test.x).astype("float64")
+    if not np.isfinite(logits).all():
+        return {"status": "diverged", "reason": "logits are not finite"}
+    right = logits.argmax(axis=-1) == test.y
+    top = logits.max(axis=-1, keepdims=True)
+    log_sum = top[:, 0] + np.log(np.exp(logits - top).sum(axis=-1))
+    losses = log_sum - logits[np.arange(len(test.y)), test.y]
+    per_class = [right[test.y == k].mean() for k in range(logits.shape[-1])]
+    return {
+        "status": "ok",
+        "num_test_images": len(test.y),
+        "test_accuracy": float(right.mean()),
+        "test_loss": float(losses.mean()),
+        "per_class_accuracy": [round(float(a), 6) for a in per_class],
+    }
 
 
 def accuracy(model, split):

@@ -1,10 +1,13 @@
 """What is refused before Keras is imported: names, numbers, data, layers."""
 
 import math
+from collections.abc import Iterable
+from typing import Any
 
 from ktransfer import data, methods
 from ktransfer.engine.options import CHOICES
 from ktransfer.errors import KTransferError, unknown
+from ktransfer.runs.run import Run
 
 # The layers and blocks that a run may name, by backbone; a test compares them
 # with the built models.
@@ -61,7 +64,77 @@ def layer_names(backbone):
     return names | {n.partition("_")[0] for n in names if n.startswith("block")}
 
 
-def check_run(run):
+def check_plan(planned: Any, what: str) -> None:
+    """Refuse what is not a list of different `Run`s, each field of its type.
+
+    Args:
+        planned: what a script returned.
+        what: whose it is, for the message: "mine: its runs".
+
+    Raises:
+        KTransferError: `E_ARGUMENT` with the first run that is wrong.
+    """
+    if not isinstance(planned, list | tuple) or not planned:
+        raise KTransferError(
+            "E_ARGUMENT", f"{what} are {planned!r}; expected a list of runs."
+        )
+    seen: dict[Run, int] = {}
+    for number, run in enumerate(planned):
+        place = f"{what}, number {number}"
+        if not isinstance(run, Run):
+            raise KTransferError(
+                "E_ARGUMENT", f"{place}: {run!r} is no `Run`; expected one."
+            )
+        for name, expected in _TYPES.items():
+            value = getattr(run, name)
+            if not _is_of(value, expected):
+                raise KTransferError(
+                    "E_ARGUMENT",
+                    f"{place}: {name} is {value!r}; expected {expected}.",
+                )
+        if run in seen:
+            raise KTransferError(
+                "E_ARGUMENT",
+                f"{place}: it is number {seen[run]} again ({run.method}, seed "
+                f"{run.seed}); expected each run once.",
+            )
+        seen[run] = number
+
+
+_TEXT, _TEXTS = "a text", "a tuple of texts"
+_TYPES = {
+    **dict.fromkeys(("method", "target", "backbone", "recipe"), _TEXT),
+    "evaluation": _TEXT,
+    **dict.fromkeys(("sources", "also", "scores"), _TEXTS),
+    "hyperparameters": "a tuple of pairs (name, value), values not lists",
+}
+
+
+def _is_of(value: Any, expected: str) -> bool:
+    if expected == _TEXT:
+        return isinstance(value, str)
+    if not isinstance(value, tuple):
+        return False
+    if expected == _TEXTS:
+        return all(isinstance(part, str) for part in value)
+    return all(
+        isinstance(pair, tuple)
+        and len(pair) == 2
+        and isinstance(pair[0], str)
+        and _is_hashable(pair[1])
+        for pair in value
+    )
+
+
+def _is_hashable(value: Any) -> bool:
+    try:
+        hash(value)
+    except TypeError:
+        return False
+    return True
+
+
+def check_run(run: Run) -> None:
     """Refuse a `Run` that could not be carried out.
 
     Raises:
@@ -98,12 +171,13 @@ def check_run(run):
             _check_layers(value, run.backbone)
 
 
-def check_data(planned):
+def check_data(planned: Iterable[Run]) -> None:
     """Load, and so check, the data of every run of `planned`.
 
     Raises:
         KTransferError: what `data.load` and `data.test_split` raise.
     """
+    planned = list(planned)
     for target, labels in {(r.target, r.labels_per_class) for r in planned}:
         data.load(target, labels)
     for task in {
