@@ -8,8 +8,8 @@ is compiled in `programs`, and nowhere else.
 import contextlib
 import contextvars
 import sys
-from collections.abc import Callable
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import keras
 import numpy as np
@@ -49,12 +49,12 @@ class Fit(NamedTuple):
 
 
 class Turn(NamedTuple):
-    """What `count` steps of a cycle do: a loss, and the layers it trains.
+    """What some steps of a cycle do: a loss, and the layers it trains.
 
     `loss` is as in `fit`; `layers` None trains all that are thawed.
     """
 
-    count: int
+    steps: int
     loss: Callable
     layers: list | None = None
 
@@ -74,18 +74,18 @@ def recording():
 
 
 def fit(
-    model,
-    data,
+    model: keras.Model,
+    data: Split | dict,
     *,
-    steps,
-    seed,
-    loss=cross_entropy,
-    rates=(),
-    served=None,
-    turns=None,
-    combine=None,
-    **options,
-):
+    steps: int,
+    seed: int,
+    loss: Callable = cross_entropy,
+    rates: Sequence[tuple] = (),
+    served: tuple | None = None,
+    turns: Sequence[Turn] = (),
+    combine: Callable | None = None,
+    **options: Any,
+) -> None:
     """Train the thawed layers of `model` for `steps` optimiser steps.
 
     Args:
@@ -120,11 +120,11 @@ def fit(
     check_numbers(steps=steps)
     check(training)
     streams = {"target": data} if isinstance(data, Split) else data
-    turns = turns or [Turn(1, loss)]
-    images, labels = arguments.checked_streams(model, streams, turns[0].loss)
+    cycle = list(turns) or [Turn(1, loss)]
+    images, labels = arguments.checked_streams(model, streams, cycle[0].loss)
     scales = _scales(rates, training.learning_rate)
     if steps:
-        plan = _Plan(model, images, labels, turns, combine, scales, training)
+        plan = _Plan(model, images, labels, cycle, combine, scales, training)
         _fit(plan, served, steps, seed)
 
 
@@ -284,7 +284,7 @@ def _run(train, plan, live, steps):
 
 def _cycle(turns, steps):
     """Return the number of the turn that each step belongs to."""
-    counts = [turn.count for turn in turns]
+    counts = [turn.steps for turn in turns]
     cycle = np.repeat(np.arange(len(turns)), counts)
     return np.resize(cycle, steps).astype("int32")
 

@@ -47,7 +47,8 @@ def source(request):
 def test_it_runs_and_is_served_as_it_is_saved(source, method, tmp_path):
     target = task_of("target", 3)
     known = methods.describe(method).hyperparameters
-    small = {"num_images": 4} if "num_images" in known else {}
+    # DELTA switches every channel of every block off in turn.
+    small = {"num_images": 1} if "num_images" in known else {}
     with training.recording() as fits:
         model = methods.load(method)(
             target,
