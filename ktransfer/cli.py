@@ -15,6 +15,7 @@ from pathlib import Path
 from ktransfer import data, methods, report, runs
 from ktransfer.engine.options import PRECISIONS
 from ktransfer.errors import EXIT_CODES, KTransferError
+from ktransfer.models.names import LAYERS
 from ktransfer.report import readme
 from ktransfer.runs import checks, refresh, scripts, workers
 from ktransfer.runs.sweep import print_line, sweep
@@ -201,7 +202,7 @@ def _list(options):
         readme.fill(options.into, "methods", readme.method_table())
         return
     lines = {
-        "backbones": lambda: sorted(checks.LAYERS),
+        "backbones": lambda: sorted(LAYERS),
         "data": data.names,
         "experiments": scripts.names,
         "methods": _method_lines,
@@ -350,6 +351,7 @@ def _report(options):
             options.results,
             loaded.experiment.headline,
             loaded.experiment.baseline,
+            options.into,
         )
         readme.fill(options.into, name, block)
 

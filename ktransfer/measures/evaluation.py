@@ -107,33 +107,11 @@ def _probabilities(logits):
     return p / p.sum(axis=-1, keepdims=True)
 
 
-def _class_balance(_, y):
-    """Return the mean log frequency of the labels, -H(Y)."""
-    return np.log(np.bincount(y)[y] / len(y)).mean()
-
-
-def _shrunk_h_score(features, y):
-    """Return the H-score that few images allow."""
-    return transferability.h_score(features, y, "ledoit-wolf")
-
-
-# A run's hash follows those that it asks for, so the table is literal.
-SCORES = {
-    "class_balance": _class_balance,
-    "h_score": transferability.h_score,
-    "leep": transferability.leep,
-    "logme": transferability.logme,
-    "nce": transferability.nce,
-    "shrunk_h_score": _shrunk_h_score,
-    "transrate": transferability.transrate,
-}
-
-
 def scores(names, task, source):
     """Return scores of `source` for `task`, name -> number, without training.
 
     Args:
-        names: of `SCORES`.
+        names: of `transferability.SCORES`.
         task: the `Task`; its labelled images are read.
         source: the `Source`.
     """
@@ -144,7 +122,7 @@ def scores(names, task, source):
     ).reshape(len(x), -1)
     given = {"leep": _probabilities(logits), "nce": logits.argmax(axis=-1)}
     return {
-        name: float(SCORES[name](given.get(name, features), y))
+        name: float(transferability.SCORES[name](given.get(name, features), y))
         for name in names
     }
 

@@ -1,5 +1,6 @@
-"""Markdown for README: the table of methods, and an experiment's results."""
+"""Markdown for docs: the table of methods, and an experiment's results."""
 
+import os
 import re
 from collections.abc import Collection, Iterable
 from pathlib import Path
@@ -37,6 +38,7 @@ def result_block(
     results: str | Path = "results",
     shown: Collection[str] | None = None,
     baseline: Selector = "scratch",
+    into: str | Path = "README.md",
 ) -> str:
     """Return the table and the figures of an experiment.
 
@@ -45,11 +47,13 @@ def result_block(
         records: of all its runs.
         shown: methods that the table shows, None for all.
         baseline: as in `table`.
+        into: the file that shows them, to which links are relative.
     """
     text = to_terminal(table(records, baseline), width=90, methods=shown)
     folder = Path(results) / name
     figures = sorted(path.name for path in folder.glob("*.png"))
-    images = [f"![{f[:-4]}]({folder.as_posix()}/{f})" for f in figures]
+    place = Path(os.path.relpath(folder, Path(into).parent)).as_posix()
+    images = [f"![{f[:-4]}]({place}/{f})" for f in figures]
     return "\n\n".join([f"```\n{text.strip()}\n```", *images])
 
 

@@ -13,6 +13,9 @@ from typing import Any, NamedTuple
 from ktransfer import data, files, fingerprints, methods
 
 _PACKAGE = Path(__file__).resolve().parents[1]
+# What a run may be measured by, and how its sources may be trained.
+EVALUATIONS = ("test", "validation", "information")
+RECIPES = ("pretrain", "label_smoothing", "mixed_bfloat16")
 
 
 class Pretraining(NamedTuple):

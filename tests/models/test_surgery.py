@@ -10,6 +10,7 @@ from ktransfer.errors import KTransferError, NotApplicable
 from ktransfer.models import backbones, surgery
 from ktransfer.models.blocks import blocks, select
 from ktransfer.models.graph import leaves
+from ktransfer.models.names import LAYERS
 from ktransfer.models.surgery import (
     adapt_input,
     assign,
@@ -24,7 +25,6 @@ from ktransfer.models.surgery import (
     inline,
     interpolate,
 )
-from ktransfer.runs import checks
 
 
 def images(channels=3, n=5, size=12):
@@ -73,7 +73,7 @@ def test_backbones_scale_their_input_and_start_near_ln_k(name):
     log_p = top - np.log(np.exp(top).sum(-1, keepdims=True))
     assert -log_p[np.arange(64), y].mean() < 2 * np.log(10)
     names = {x.name for x in leaves(model)} - {"logits"}
-    assert names == checks.LAYERS[name]
+    assert names == LAYERS[name]
 
 
 def test_a_seed_fixes_each_layers_weights_whatever_stands_beside_it():

@@ -218,7 +218,7 @@ CARRY_OUT, EVALUATION = "runs/carry_out.py", "measures/evaluation.py"
         (
             {"scores": ("nce",)},
             {"scores": ("leep",)},
-            "measures/evaluation.py",
+            "measures/transferability.py",
             "SCORES",
         ),
         (
