@@ -112,7 +112,7 @@ def _ranked(split, seed, purpose):
     keys = []
     for image, label in zip(split.x, split.y.tolist(), strict=True):
         key = start.copy()
-        key.update(np.ascontiguousarray(image))
+        key.update(np.ascontiguousarray(image).data)
         keys.append((key.digest(), label))
     return np.array(sorted(range(len(keys)), key=keys.__getitem__))
 

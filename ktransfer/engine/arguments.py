@@ -48,14 +48,18 @@ def checked_streams(model, streams, loss):
         images[name] = x
         if y is not None:
             labels[name] = _checked_labels(name, y, len(x))
-    classes = getattr(model.output, "shape", (None,))[-1]
-    if loss is cross_entropy and max(labels["target"]) >= classes:
+    if loss is cross_entropy:
+        _check_range(max(labels["target"]), model.output.shape[-1])
+    return images, labels
+
+
+def _check_range(label, num_classes):
+    if label >= num_classes:
         raise KTransferError(
             "E_LABELS",
-            f"label {max(labels['target'])} for {classes} logits; expected "
-            f"labels from 0 to {classes - 1}.",
+            f"label {label} for {num_classes} logits; expected labels from 0 "
+            f"to {num_classes - 1}.",
         )
-    return images, labels
 
 
 def _check_images(name, x, shape):

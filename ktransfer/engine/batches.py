@@ -1,6 +1,7 @@
 """Which images each step takes, and what a call of a program is handed."""
 
 import math
+from typing import Any
 
 import numpy as np
 from keras import ops
@@ -46,7 +47,7 @@ def calls(given, orders, by_step):
     for start in range(0, steps, size):
         stop = min(start + size, steps)
         places = np.minimum(np.arange(start, start + CHUNK), stop - 1)
-        call = {
+        call: dict[str, Any] = {
             group: {name: table.call(places) for name, table in of.items()}
             for group, of in tables.items()
         }

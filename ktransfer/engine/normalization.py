@@ -110,7 +110,8 @@ def _needed(flat, chosen):
 
     These layers are the last ones; what stands above them is not computed.
     """
-    wanted, nodes = set(), []
+    wanted: set[graph.Tensor] = set()
+    nodes = []
     for node in reversed(flat.nodes):
         is_chosen = id(_normalisation(node.operation)) in chosen
         if is_chosen or wanted & set(graph.made_by(node)):
@@ -161,7 +162,7 @@ def _chunks(images, most):
 def _carried_out(node, values):
     """Return what a node makes, a list of chunks for each of its outputs."""
     number = len(values[graph.read_by(node)[0]])
-    made = [[] for _ in graph.made_by(node)]
+    made: list[list] = [[] for _ in graph.made_by(node)]
     for i in range(number):
 
         def value(x, i=i):

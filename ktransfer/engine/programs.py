@@ -115,7 +115,8 @@ def _groups(turns):
     Each group has an optimiser of its own, so that weights rest wholly,
     moments and count of steps included, while it is not their turn.
     """
-    found, known = {}, {}
+    found: dict[tuple, list] = {}
+    known: dict[int, tuple] = {}
     for number, turn in enumerate(turns):
         for variable in turn.variables:
             known.setdefault(id(variable), (variable, []))[1].append(number)
@@ -198,7 +199,7 @@ def forward(model, inputs):
     rows = np.minimum(np.arange(padded), n - 1).reshape(-1, BATCH)
     kinds = [(x.shape[1:], x.dtype.str) for x in keras.tree.flatten(inputs)]
     given = structure(model, kinds)
-    found = None
+    found: Any = None
     with _one_at_a_time:
         program, variables = _find(given, "inference", lambda: model)
         with _lent(program, variables):

@@ -328,7 +328,8 @@ def _settling(plan, served):
     if plan.options.statistics != "reestimated" or not thawed:
         return
     if served is not None:
-        normalization.reestimate_statistics(*served, only=thawed)
+        network, images = served
+        normalization.reestimate_statistics(network, images, thawed)
     elif isinstance(plan.model.input, dict):
         normalization.reestimate_statistics(plan.model, plan.images, thawed)
     else:

@@ -114,7 +114,7 @@ def _by_block(weights):
 def _by_layer(weights):
     if isinstance(weights, Mapping):
         return _as_lists(weights)
-    named = {}
+    named: dict[str, list] = {}
     for layers in _blocks(weights).values():
         for layer in layers:
             named.setdefault(layer.name, []).append(layer)

@@ -76,6 +76,7 @@ def load(name):
         full = f"{__name__}.{file.parent.name}.{name}"
         return importlib.import_module(full).transfer
     spec = importlib.util.spec_from_file_location(f"own_methods.{name}", file)
+    assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module.transfer

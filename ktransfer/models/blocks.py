@@ -78,7 +78,7 @@ def select(model, names):
     """
     grouped = blocks(model)
     by_name = {layer.name: [layer] for layer in leaves(model)}
-    chosen = []
+    chosen: list = []
     for name in [names] if isinstance(names, str) else names:
         if name not in grouped and name not in by_name:
             raise unknown("layer", name, [*grouped, *by_name])
@@ -95,7 +95,7 @@ class _Segment(NamedTuple):
 
 def _segments(flat):
     """Return the `_Segment`s of a graph, bottom first."""
-    readers = {}
+    readers: dict[graph.Tensor, int] = {}
     for node in flat.nodes:
         for tensor in graph.read_by(node):
             readers[tensor] = readers.get(tensor, 0) + 1
@@ -120,7 +120,8 @@ def _segments(flat):
 
 def _grouped(segments, patterns):
     """Return the blocks that segments form, name -> `Block`."""
-    found, last, open_ = {}, None, False
+    found: dict[str, Block] = {}
+    last, open_ = None, False
     for segment in segments:
         weighted = _weighted(segment)
         name = _name(segment, weighted, patterns)

@@ -146,7 +146,7 @@ def run(graph, inputs, call):
         call: function (node, args, kwargs) -> value or structure of values;
             the arguments are those of the node, with values for tensors.
     """
-    values = {}
+    values: dict[Tensor, Any] = {}
 
     def value(x):
         return values[x] if isinstance(x, Tensor) else x
