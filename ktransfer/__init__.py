@@ -7,7 +7,7 @@ that `import ktransfer` costs no TensorFlow.
 import importlib
 import os
 
-# Read by Keras when it is imported; another backend stays possible.
+# Read by Keras when it is imported. The suite's numbers are of TensorFlow.
 os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 # Read by TensorFlow, which leaves the kernels of oneDNN off where a processor

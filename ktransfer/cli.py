@@ -253,6 +253,9 @@ def _run(options):
         _show(loaded, records, options, len(planned))
     else:
         print(report.to_terminal(report.table(records, mix=options.mix)))
+        if moved := records[0].get("moved"):
+            blocks = ", ".join(f"{n} {x:.2g}" for n, x in moved.items())
+            print(f"moved from the source, relative to its size: {blocks}")
     print(
         f"{counts[1]} of {counts[0]} runs carried out in "
         f"{time.monotonic() - start:.0f} s, the others were there.",

@@ -114,6 +114,10 @@ class Record(TypedDict):
     # What became of BatchNorm's statistics, as `fit` has it; "" where no layer
     # with any was trained. Absent from old records.
     statistics: NotRequired[str]
+    # Distance of each block's weights from the first source's, relative to
+    # their size; of blocks that both have in one shape. Absent from old
+    # records.
+    moved: NotRequired[dict[str, float]]
     # Optimiser steps that the method took.
     steps_done: int
     # Parameters of the model that the method returned.

@@ -1,6 +1,7 @@
 """Carry out one run: transfer, measure, and keep its record."""
 
 import functools
+import math
 import subprocess
 import time
 from pathlib import Path
@@ -15,6 +16,7 @@ from ktransfer.runs.run import Pretraining, Run
 _UNMEASURED: dict[str, Any] = {
     "curve": [],
     "frozen_layers": [],
+    "moved": {},
     "per_class_accuracy": [],
     "reason": "",
     "seconds": None,
@@ -156,6 +158,7 @@ def _measure(run, task, sources):
         **_beside(run, task, sources, model),
         "curve": _curve(fits),
         "frozen_layers": sorted(x.name for x in weighted if not x.trainable),
+        "moved": _moved(model, sources),
         "seconds": round(seconds, 2),
         "statistics": next((f.statistics for f in fits if f.statistics), ""),
         "steps_done": sum(fit.steps for fit in fits),
@@ -165,6 +168,19 @@ def _measure(run, task, sources):
         ),
         "trained_layers": sorted(x.name for x in weighted if x.trainable),
     }
+
+
+def _moved(model, sources):
+    """Return how far each block went from the first source's, by name."""
+    from ktransfer.measures import similarity
+
+    try:
+        found = similarity.weight_distance(model, sources[0].model)
+    except (IndexError, KTransferError):
+        # No source, or no block in common.
+        return {}
+    finite = {n: x for n, x in found.items() if math.isfinite(x)}
+    return {name: round(distance, 6) for name, distance in finite.items()}
 
 
 def _on_test_split(run, model, task, held, sources):

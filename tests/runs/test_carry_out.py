@@ -43,6 +43,11 @@ def test_a_record_says_what_was_done(tmp_path):
         "block3_conv",
     ]
     assert record["trained_layers"] == ["head_hidden", "logits"]
+    assert record["moved"] == {"block1": 0.0, "block2": 0.0, "block3": 0.0}
+    (tuned,) = sourced("fine_tuning")
+    moved = carry_out.carry_out(tmp_path, tuned)["moved"]
+    assert set(moved) == {"block1", "block2", "block3"}
+    assert all(0 < distance < 1 for distance in moved.values())
     assert record["num_labels"] == 10
     assert record["source_origins"] == [data.load("letters_0to4").origin]
     assert np.mean(record["per_class_accuracy"]) == pytest.approx(

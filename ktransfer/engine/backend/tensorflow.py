@@ -1,7 +1,6 @@
-"""The one module that imports TensorFlow: threads and numerics.
+"""The one module that imports TensorFlow: the training loop, and numerics.
 
-Everything else is `keras` and `keras.ops`; another backend means another
-version of this file.
+Everything else is `keras` and `keras.ops`.
 """
 
 import functools
