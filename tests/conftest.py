@@ -1,6 +1,7 @@
 """One thread, as in a worker, and a small world that all tests share."""
 
 import functools
+import inspect
 import os
 
 # Set before TensorFlow is loaded, so that its log stays quiet.
@@ -139,6 +140,28 @@ def silenced(model, name=None):
 def weights_of(model):
     """Return the bytes of every weight, path -> bytes."""
     return {v.path: v.numpy().tobytes() for v in model.weights}
+
+
+def defaults(transfer):
+    """Return the hyper-parameters of a method, name -> default."""
+    parameters = inspect.signature(transfer).parameters.values()
+    return {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
+
+
+def check_the_statistics(model, images):
+    """Assert that each BatchNorm holds the moments of what it is given."""
+    from ktransfer.engine.training import predict
+    from ktransfer.models.surgery import cut, leaves
+
+    norms = [x for x in leaves(model) if x.name.endswith("_norm")]
+    assert norms
+    for norm in norms:
+        below = norm.name.replace("_norm", "_conv")
+        given = predict(cut(model, below), images)
+        given = given.reshape(-1, given.shape[-1]).astype("float64")
+        bounds = {"rtol": 1e-3, "atol": 1e-5}
+        np.testing.assert_allclose(norm.moving_mean, given.mean(0), **bounds)
+        np.testing.assert_allclose(norm.moving_variance, given.var(0), **bounds)
 
 
 @functools.cache
