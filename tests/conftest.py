@@ -127,6 +127,25 @@ def small_backbone(shape=(12, 12, 3), seed=0, normalised=False, dropout=0.0):
     return fresh(keras.Model(inputs, x, name="small"), seed)
 
 
+def small_transformer(shape=(12, 12, 3), seed=0, dropout=0.0):
+    """Return one block of attention over 9 patches, images -> 8 features."""
+    import keras
+    from keras import layers
+
+    from ktransfer.models.surgery import fresh
+
+    inputs = keras.Input(shape, dtype="uint8", name="images")
+    x = layers.Rescaling(1 / 255, name="rescale")(inputs)
+    x = layers.Conv2D(8, 4, 4, name="patch_conv")(x)
+    x = layers.Reshape((9, 8), name="patches")(x)
+    heads = layers.MultiHeadAttention(2, 3, dropout=dropout, name="attention")
+    x = layers.Add(name="attended")([x, heads(x, value=x)])
+    x = layers.LayerNormalization(name="norm")(x)
+    x = layers.Add(name="mixed")([x, layers.Dense(8, "gelu", name="mlp")(x)])
+    x = layers.GlobalAveragePooling1D(name="features")(x)
+    return fresh(keras.Model(inputs, x, name="transformer"), seed)
+
+
 def silenced(model, name=None):
     """Return a copy of `model` with all weights 0, as one that has died."""
     from ktransfer.models.surgery import copy, leaves
