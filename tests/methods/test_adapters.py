@@ -3,7 +3,7 @@
 import keras
 import numpy as np
 import pytest
-from conftest import small_source, small_task, weights_of
+from conftest import defaults, small_source, small_task, weights_of
 from keras import layers
 
 from ktransfer.errors import NotApplicable
@@ -143,3 +143,8 @@ def test_branches_between_blocks_are_refused(world):
     target, source = world
     with pytest.raises(NotApplicable, match="chain of blocks"):
         transfer(target, Source(model, source.task), steps=1, **OPTIONS)
+
+
+def test_the_defaults_are_the_authors():
+    found = defaults(transfer)
+    assert (found["units"], found["initial_deviation"]) == (64, 1e-3)

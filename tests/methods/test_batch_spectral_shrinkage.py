@@ -3,7 +3,7 @@
 import keras
 import numpy as np
 import pytest
-from conftest import weights_of, worlds
+from conftest import defaults, weights_of, worlds
 
 from ktransfer.engine import backend
 from ktransfer.errors import Diverged
@@ -72,6 +72,11 @@ def test_equal_singular_values_have_a_finite_gradient(features):
     assert np.isfinite(found).all()
     # Along any two of the directions.
     assert (found**2).sum() == pytest.approx(8 * features.max(), rel=1e-5)
+
+
+def test_the_defaults_are_the_authors():
+    found = defaults(transfer)
+    assert (found["strength"], found["num_values"]) == (0.001, 1)
 
 
 def test_strength_zero_is_fine_tuning(world):

@@ -3,7 +3,7 @@
 import keras
 import numpy as np
 import pytest
-from conftest import weights_of, worlds
+from conftest import defaults, weights_of, worlds
 
 from ktransfer.engine import backend
 from ktransfer.engine.losses import cross_entropy
@@ -63,6 +63,11 @@ def test_strengths_of_zero_are_fine_tuning(world):
     model = transfer(*world, strength=0, head_strength=0, **options)
     tuned = fine_tuning.transfer(*world, **options)
     assert list(weights_of(model).values()) == list(weights_of(tuned).values())
+
+
+def test_the_defaults_are_those_of_the_authors_training_script():
+    found = defaults(transfer)
+    assert (found["strength"], found["head_strength"]) == (0.1, 0.01)
 
 
 def test_the_penalty_sums_over_kernels_and_nothing_else(world, handed):
