@@ -150,6 +150,8 @@ def test_the_defaults_are_the_authors():
     assert found["strength"] == 2.3
     assert found["temperature"] == 1.13
     assert found["relationship"] == "reverse"
+    # Ours.
+    assert found["num_images"] == 2000
 
 
 def test_bad_choices_are_refused_before_training(world):

@@ -19,6 +19,7 @@ from ktransfer.models.surgery import (
     inline,
     leaves,
 )
+from ktransfer.seeds import stream
 from ktransfer.stages import heads
 
 OPTIONS = {"seed": 1, "batch_size": 16}
@@ -217,6 +218,8 @@ def test_the_defaults_are_the_authors():
     found = defaults(transfer)
     assert found["strength"] == found["head_strength"] == 0.01
     assert found["temperature"] == 5.0
+    # Ours.
+    assert (found["probe_share"], found["num_images"]) == (0.2, 250)
 
 
 def test_no_more_images_are_read_than_the_bound(world, probe, monkeypatch):
@@ -277,8 +280,14 @@ def test_the_source_is_frozen_while_its_channels_are_measured(
 
 def test_no_strength_needs_no_probe(world):
     training.ledger()
-    transfer(*world, steps=3, strength=0, **OPTIONS)
-    assert [fit.steps for fit in training.ledger()] == [3]
+    transfer(*world, steps=10, strength=0, **OPTIONS)
+    assert [fit.steps for fit in training.ledger()] == [10]
+
+
+def test_the_second_stage_has_epochs_of_its_own(world, monkeypatch):
+    seen = prepared(monkeypatch, world)
+    assert seen["seed"] == stream(1, "stage", 2)
+    assert prepared(monkeypatch, world, strength=0)["seed"] == 1
 
 
 def test_a_strength_holds_the_maps(world):

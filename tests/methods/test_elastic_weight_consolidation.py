@@ -3,7 +3,7 @@
 import keras
 import numpy as np
 import pytest
-from conftest import small_source, small_task, weights_of, worlds
+from conftest import defaults, small_source, small_task, weights_of, worlds
 from keras import layers
 
 from ktransfer.engine.losses import cross_entropy
@@ -36,6 +36,11 @@ def test_strength_zero_is_fine_tuning_and_costs_no_fisher(world, monkeypatch):
     monkeypatch.setattr(ewc, "diagonal_fisher", None)
     model = transfer(*world, strength=0, **OPTIONS)
     assert state(model) == state(fine_tuning.transfer(*world, **OPTIONS))
+
+
+def test_the_defaults_are_ours():
+    found = defaults(transfer)
+    assert (found["strength"], found["num_images"]) == (100.0, 256)
 
 
 def test_a_fisher_of_one_on_the_kernels_is_l2_sp(world, monkeypatch):

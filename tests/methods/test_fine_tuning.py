@@ -3,7 +3,7 @@
 import keras
 import numpy as np
 import pytest
-from conftest import small_source, small_task, small_transformer
+from conftest import defaults, small_source, small_task, small_transformer
 from keras import layers
 
 from ktransfer.engine.losses import cross_entropy
@@ -73,6 +73,12 @@ def test_the_head_may_have_its_own_rate(world):
     for a, b, c in zip(start.weights, slow.weights, fast.weights):
         ratio = 10.0 if "logits" in a.path else 1.0
         np.testing.assert_allclose(c - a, ratio * (b - a), atol=1e-6)
+
+
+def test_by_default_nothing_decays_and_the_head_has_the_rate_of_all():
+    found = defaults(transfer)
+    assert found["weight_decay"] == 0
+    assert found["head_learning_rate"] is None
 
 
 def test_weight_decay_shrinks_the_kernels(world):

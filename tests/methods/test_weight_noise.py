@@ -11,8 +11,10 @@ from conftest import (
 )
 
 from ktransfer.methods.parameter import fine_tuning
+from ktransfer.methods.structure import weight_noise
 from ktransfer.methods.structure.weight_noise import transfer
 from ktransfer.models.surgery import Source, attach_head, copy, cut
+from ktransfer.seeds import stream
 
 
 @pytest.fixture(scope="module")
@@ -55,6 +57,39 @@ def test_all_that_trains_moves_by_at_most_half_the_strength_of_its_std(world):
             assert share.mean() == pytest.approx(0, abs=0.02)
             assert np.abs(share).mean() == pytest.approx(0.075, rel=0.2)
     assert kinds == ["kernel", "bias", "gamma", "beta"] * 3
+
+
+def test_the_bounds_are_half_the_strength_of_the_std_over_n_less_one(
+    world, monkeypatch
+):
+    """As torch.std in the authors' snippet; of four values it is seen."""
+    target, source = world
+    names = []
+
+    class Highest:
+        def __init__(self, seed):
+            pass
+
+        def uniform(self, low, high, shape):
+            assert low == -high
+            return np.full(shape, high)
+
+    def remembering(*given):
+        names.append(given)
+        return stream(*given)
+
+    monkeypatch.setattr(weight_noise, "stream", remembering)
+    monkeypatch.setattr(weight_noise.np.random, "default_rng", Highest)
+    model = weight_noise._perturbed(source.model, 0.3, 1)
+    monkeypatch.undo()
+    for ours, theirs in zip(
+        model.trainable_variables, source.model.trainable_variables
+    ):
+        old = theirs.numpy().astype("float64")
+        wanted = old + 0.15 * old.std(ddof=1)
+        np.testing.assert_allclose(ours, wanted, rtol=1e-5, atol=1e-7)
+    # No two variables have a stream in common.
+    assert len(set(names)) == len(names) == len(model.trainable_variables)
 
 
 def test_the_matrices_of_one_layer_have_noises_of_their_own():
