@@ -77,7 +77,7 @@ def test_the_head_may_have_its_own_rate(world):
 
 def test_by_default_nothing_decays_and_the_head_has_the_rate_of_all():
     found = defaults(transfer)
-    assert found["weight_decay"] == 0
+    assert (found["learning_rate"], found["weight_decay"]) == (1e-3, 0)
     assert found["head_learning_rate"] is None
 
 

@@ -377,6 +377,7 @@ def test_bad_choices_are_refused_before_training(world):
         transfer(*world, steps=2, targets=["block2", "block1_norm"], **OPTIONS)
     with pytest.raises(NotApplicable, match="at least one"):
         transfer(*world, steps=2, targets=[], **OPTIONS)
-    with pytest.raises(KTransferError, match="rank is 0"):
-        transfer(*world, steps=2, rank=0, **OPTIONS)
+    for rank in (0, 1.5):
+        with pytest.raises(KTransferError, match=f"rank is {rank}"):
+            transfer(*world, steps=2, rank=rank, **OPTIONS)
     assert not training.ledger()
