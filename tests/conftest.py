@@ -1,6 +1,7 @@
 """One thread, as in a worker, and a small world that all tests share."""
 
 import functools
+import inspect
 import os
 
 # Set before TensorFlow is loaded, so that its log stays quiet.
@@ -145,6 +146,25 @@ def small_backbone(shape=(12, 12, 3), seed=0, normalised=False, dropout=0.0):
     return fresh(keras.Model(inputs, x, name="small"), seed)
 
 
+def small_transformer(shape=(12, 12, 3), seed=0, dropout=0.0):
+    """Return one block of attention over 9 patches, images -> 8 features."""
+    import keras
+    from keras import layers
+
+    from ktransfer.models.surgery import fresh
+
+    inputs = keras.Input(shape, dtype="uint8", name="images")
+    x = layers.Rescaling(1 / 255, name="rescale")(inputs)
+    x = layers.Conv2D(8, 4, 4, name="patch_conv")(x)
+    x = layers.Reshape((9, 8), name="patches")(x)
+    heads = layers.MultiHeadAttention(2, 3, dropout=dropout, name="attention")
+    x = layers.Add(name="attended")([x, heads(x, value=x)])
+    x = layers.LayerNormalization(name="norm")(x)
+    x = layers.Add(name="mixed")([x, layers.Dense(8, "gelu", name="mlp")(x)])
+    x = layers.GlobalAveragePooling1D(name="features")(x)
+    return fresh(keras.Model(inputs, x, name="transformer"), seed)
+
+
 def silenced(model, name=None):
     """Return a copy of `model` with all weights 0, as one that has died."""
     from ktransfer.models.graph import leaves
@@ -159,6 +179,29 @@ def silenced(model, name=None):
 def weights_of(model):
     """Return the bytes of every weight, path -> bytes."""
     return {v.path: v.numpy().tobytes() for v in model.weights}
+
+
+def defaults(transfer):
+    """Return the hyper-parameters of a method, name -> default."""
+    parameters = inspect.signature(transfer).parameters.values()
+    return {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
+
+
+def check_the_statistics(model, images):
+    """Assert that each BatchNorm holds the moments of what it is given."""
+    from ktransfer.engine.prediction import predict
+    from ktransfer.models.graph import leaves
+    from ktransfer.models.surgery import cut
+
+    norms = [x for x in leaves(model) if x.name.endswith("_norm")]
+    assert norms
+    for norm in norms:
+        below = norm.name.replace("_norm", "_conv")
+        given = predict(cut(model, below), images)
+        given = given.reshape(-1, given.shape[-1]).astype("float64")
+        bounds = {"rtol": 1e-3, "atol": 1e-5}
+        np.testing.assert_allclose(norm.moving_mean, given.mean(0), **bounds)
+        np.testing.assert_allclose(norm.moving_variance, given.var(0), **bounds)
 
 
 @functools.cache

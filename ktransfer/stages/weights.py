@@ -71,6 +71,15 @@ def _thaw_weights(frozen, names, kinds):
             variable.trainable = variable.name in names
 
 
+def kernels(model):
+    """Return the kernels of `model` that train, of attention and others too.
+
+    A separable convolution has two of them, each with a name of its own.
+    """
+    weights = model.trainable_variables
+    return [v for v in weights if v.name.endswith("kernel")]
+
+
 def constant(array):
     """Return a float32 variable that no training moves, for use in a loss.
 

@@ -3,7 +3,7 @@
 import keras
 import numpy as np
 import pytest
-from conftest import small_source, small_task, weights_of
+from conftest import defaults, small_source, small_task, weights_of
 from keras import layers
 
 from ktransfer.methods.feature import linear_probe
@@ -151,3 +151,8 @@ def test_a_branch_is_within_a_block(world):
     # The second stands after the join, which is six channels wide.
     found = {x.name: x for x in leaves(adapted)}
     assert found[names[1]].kernel.shape == (6, 2)
+
+
+def test_the_defaults_are_the_authors():
+    found = defaults(transfer)
+    assert (found["units"], found["initial_deviation"]) == (64, 1e-3)
