@@ -13,7 +13,7 @@ EXPERIMENTS := finetune robust-ft adapt predict-transfer
 
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
-.PHONY: bench help install quick cifar10-mnist $(EXPERIMENTS) list readme report test test-slow lint format clean
+.PHONY: bench help docs install quick cifar10-mnist $(EXPERIMENTS) list report test test-slow lint format clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -57,9 +57,9 @@ bench: $(BIN)/.core .venv/bench/.peers ## speed beside Keras, ADAPT, PyTorch and
 list: $(BIN)/.core ## the methods, with the paper of each
 	$(BIN)/ktransfer list methods
 
-readme: $(BIN)/.core ## put the methods and the headline's table into README
-	$(BIN)/ktransfer list methods --into README.md
-	$(BIN)/ktransfer report cifar10-mnist --into README.md
+docs: $(BIN)/.core ## put the methods and the headline's table into docs/
+	$(BIN)/ktransfer list methods --into docs/methods.md
+	$(BIN)/ktransfer report cifar10-mnist --into docs/results.md
 
 report: $(BIN)/.core ## draw the headline again from its committed records
 	$(BIN)/ktransfer report cifar10-mnist --results '$(RESULTS)'

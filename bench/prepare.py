@@ -9,7 +9,7 @@ import numpy as np
 
 from ktransfer import data, runs
 from ktransfer.engine import backend
-from ktransfer.engine.training import predict
+from ktransfer.engine.prediction import predict
 from ktransfer.models.surgery import adapt_input, copy_backbone
 from ktransfer.runs import sources
 

@@ -395,7 +395,7 @@ def _regression(folder, options):
 
 
 def _quick(folder, options):
-    """Every method at three seeds from a cold start: `make quick`."""
+    """Every method once from a cold start: `make quick`."""
     jobs = len(os.sched_getaffinity(0))
     # With nothing beside it, there is no ratio to repeat.
     found = _repeated(

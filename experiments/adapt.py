@@ -27,12 +27,11 @@ their schedules over as many.
 from typing import NamedTuple
 
 from ktransfer import methods, plots
-from ktransfer.analysis import arms
-from ktransfer.runs import Run
+from ktransfer.analysis import arms, outcomes
+from ktransfer.runs.planning import Experiment, run_of
 
 
 class Size(NamedTuple):
-    experiment: str
     source: str
     targets: tuple
     steps: int
@@ -43,7 +42,6 @@ class Size(NamedTuple):
 
 
 NORMAL = Size(
-    experiment="adapt",
     source="mnist_rgb",
     targets=("mnist_over_cifar10", "digits_8x8"),
     steps=1000,
@@ -53,7 +51,6 @@ NORMAL = Size(
     shares=(0.25, 0.5),
 )
 QUICK = Size(
-    experiment="adapt_quick",
     source="digits_rgb",
     targets=("digits_over_letters", "digits_dilated"),
     steps=60,
@@ -104,17 +101,16 @@ def _family():
 
 def _run(size, method, target, seed, hyperparameters):
     tunes = seed == size.tuning_seed
-    return Run(
-        experiment=size.experiment,
-        method=method,
-        target=target,
-        steps=size.steps,
-        seed=seed,
-        sources=(size.source,),
+    return run_of(
+        method,
+        seed,
+        source=size.source,
         source_seed=seed % 2,
         source_steps=size.steps,
+        target=target,
+        steps=size.steps,
         backbone="lenet",
-        hyperparameters=tuple(hyperparameters.items()),
+        hyperparameters=hyperparameters,
         evaluation="information" if tunes else "test",
     )
 
@@ -163,14 +159,25 @@ def gap(records):
 
     There is none where the oracle is no better than source only.
     """
-    by_method = arms.arms(records)
-    lower = arms.seed_accuracies(by_method[BASELINE]).mean()
-    upper = arms.seed_accuracies(by_method["target_oracle"]).mean()
+    means = {
+        arm.method: outcomes.seed_values(members).mean()
+        for arm, members in arms.arms(records).items()
+        if outcomes.measured(members)
+    }
+    lower, upper = means.pop(BASELINE), means.pop("target_oracle")
     if upper <= lower:
         return {}
     shares = {
-        name: (arms.seed_accuracies(members).mean() - lower) / (upper - lower)
-        for name, members in by_method.items()
-        if name not in (BASELINE, "target_oracle") and arms.measured(members)
+        name: (mean - lower) / (upper - lower) for name, mean in means.items()
     }
     return dict(sorted(shares.items(), key=lambda item: -item[1]))
+
+
+EXPERIMENT = Experiment(
+    name="adapt",
+    sizes={"normal": NORMAL, "quick": QUICK},
+    runs=runs,
+    figures=figures,
+    trials=trials,
+    baseline=BASELINE,
+)

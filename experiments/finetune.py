@@ -20,13 +20,12 @@ one pair of tasks, so they speak of this pair alone.
 import itertools
 from typing import NamedTuple
 
-from ktransfer import methods, plots
-from ktransfer.analysis import arms, intervals
-from ktransfer.runs import Run
+from ktransfer import plots
+from ktransfer.analysis import arms, intervals, outcomes
+from ktransfer.runs.planning import Experiment, longer, run_of
 
 
 class Size(NamedTuple):
-    experiment: str
     source: str
     target: str
     budgets: tuple
@@ -39,7 +38,6 @@ class Size(NamedTuple):
 
 
 NORMAL = Size(
-    experiment="finetune",
     source="cifar10_0to4",
     target="cifar10_5to9",
     budgets=(10, 50, 250),
@@ -51,7 +49,6 @@ NORMAL = Size(
     num_rates=6,
 )
 QUICK = NORMAL._replace(
-    experiment="finetune_quick",
     source="letters_0to4",
     target="letters_5to9",
     budgets=(5, 20),
@@ -103,11 +100,7 @@ def runs(size, chosen):
         for method in ARMS
         for seed in range(size.seeds)
     ]
-    longer = [
-        run._replace(steps=LONGER * run.steps)
-        for run in tuned
-        if run.method == "scratch"
-    ]
+    scratch = [run for run in tuned if run.method == "scratch"]
     others = [
         _run(size, method, size.budgets[0], seed, {**best, name: strength})
         for method, (name, strengths) in STRENGTHS.items()
@@ -121,7 +114,7 @@ def runs(size, chosen):
         for labels in size.budgets
         for seed in range(size.seeds)
     ]
-    return tuned + longer + others + majority
+    return tuned + longer(scratch, LONGER) + others + majority
 
 
 def _grid(size, method):
@@ -137,18 +130,16 @@ def _grid(size, method):
 
 
 def _run(size, method, labels, seed, point):
-    sources = methods.sources_for(method, size.source, size.source)
-    return Run(
-        experiment=size.experiment,
-        method=method,
+    return run_of(
+        method,
+        seed,
+        source=size.source,
+        source_seed=seed % 2,
+        source_steps=size.source_steps,
         target=size.target,
         steps=size.steps,
-        seed=seed,
         labels_per_class=labels,
-        sources=sources,
-        source_seed=seed % 2 if sources else None,
-        source_steps=size.source_steps if sources else None,
-        hyperparameters=tuple(sorted(point.items())),
+        hyperparameters=point,
     )
 
 
@@ -158,10 +149,11 @@ def figures(records, mix=False):
     origin = records[0]["target_origin"]
     title = f"Fine-tuning recipes on {origin}"
     # The strength that was chosen is the one at every budget.
-    last = [r for r in records if r["labels_per_class"] == budgets[-1]]
-    chosen = {(r["method"], str(r["hyperparameters"])) for r in last}
     shown = [
-        r for r in records if (r["method"], str(r["hyperparameters"])) in chosen
+        record
+        for members in arms.arms(records).values()
+        if budgets[-1] in {r["labels_per_class"] for r in members}
+        for record in members
     ]
     few = [r for r in records if r["labels_per_class"] == budgets[0]]
     forests = {
@@ -199,30 +191,27 @@ def _ranks(records, title):
     the seeds that count as units in the critical difference.
     """
     groups = {
-        label: {
-            (r["labels_per_class"], r["seed"]): arms.accuracy(r)
+        arm: {
+            (r["labels_per_class"], r["seed"]): outcomes.accuracy(r)
             for r in members
         }
-        for label, members in arms.arms(arms.measured(records)).items()
-        if members[0]["method"] != "majority" and "x steps)" not in label
+        for arm, members in arms.arms(outcomes.measured(records)).items()
+        if arm.method != "majority" and arm.steps_factor == 1
     }
     places = sorted(set.intersection(*map(set, groups.values())))
     seeds = {seed for _, seed in places}
-    table = [[groups[label][place] for label in groups] for place in places]
+    table = [[groups[arm][place] for arm in groups] for place in places]
     half = intervals.critical_difference(len(groups), len(seeds)) / 2
     ranks = dict(zip(groups, map(float, intervals.mean_ranks(table))))
-    families = {r["method"]: r["family"] for r in records}
-    methods_ = {label: label.partition(" ")[0] for label in groups}
     rows = [
         plots.Row(
-            label,
-            methods_[label],
-            families[methods_[label]],
-            ranks[label],
-            ranks[label] - half,
-            ranks[label] + half,
+            arm.label,
+            arm.method,
+            ranks[arm],
+            ranks[arm] - half,
+            ranks[arm] + half,
         )
-        for label in sorted(groups, key=ranks.get)
+        for arm in sorted(groups, key=ranks.get)
     ]
     return plots.intervals(
         rows,
@@ -233,3 +222,12 @@ def _ranks(records, title):
         footer=plots.remarks(records),
         x_label="mean rank, 1 is the best",
     )
+
+
+EXPERIMENT = Experiment(
+    name="finetune",
+    sizes={"normal": NORMAL, "quick": QUICK},
+    runs=runs,
+    figures=figures,
+    trials=trials,
+)

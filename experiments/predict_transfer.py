@@ -24,9 +24,9 @@ from typing import NamedTuple
 import numpy as np
 
 from ktransfer import plots
-from ktransfer.analysis import arms, intervals
+from ktransfer.analysis import arms, intervals, outcomes
 from ktransfer.plots import Cloud
-from ktransfer.runs import Run
+from ktransfer.runs.planning import Experiment, run_of
 
 # The plain H-score is at its maximum with fewer images than features.
 BALANCE = "class_balance"
@@ -35,7 +35,6 @@ NUM_CLASSES = 3
 
 
 class Size(NamedTuple):
-    experiment: str
     source: str
     shuffled: str
     other: str
@@ -50,7 +49,6 @@ class Size(NamedTuple):
 
 
 NORMAL = Size(
-    experiment="predict_transfer",
     source="cifar10_0to4",
     shuffled="cifar10_0to4_shuffled",
     other="mnist_rgb",
@@ -64,7 +62,6 @@ NORMAL = Size(
     checkpoint_target="cifar10_5to9",
 )
 QUICK = NORMAL._replace(
-    experiment="predict_transfer_quick",
     source="letters_0to4",
     shuffled="letters_0to4_shuffled",
     other="digits_rgb",
@@ -107,7 +104,6 @@ def _triples(known, count):
 
 def _checkpoints(size):
     target = size.checkpoint_target
-    longest = size.epochs[-1] * size.epoch
     variants = [{"source_steps": size.epoch * e} for e in size.epochs]
     variants += [
         {"backbone": f"{kind}_convnet"}
@@ -115,35 +111,25 @@ def _checkpoints(size):
     ]
     variants += [{"backbone": "vgg"}, {"backbone": "lenet"}]
     variants += [{"recipe": "label_smoothing"}]
-    variants += [{"sources": (size.shuffled,)}, {"sources": (size.other,)}]
+    variants += [{"source": size.shuffled}, {"source": size.other}]
     return [
-        _run(
-            size,
-            target,
-            seed,
-            **{"source_steps": longest, **variant},
-        )
+        _run(size, target, seed, **variant)
         for variant in variants
         for seed in (1000, 1001)
     ]
 
 
-def _run(size, target, seed, method="linear_probe", **fields):
-    settings = {
-        "sources": (size.source,),
-        "source_steps": size.epochs[-1] * size.epoch,
-        "scores": SCORES,
-        **fields,
-    }
-    return Run(
-        experiment=size.experiment,
-        method=method,
+def _run(size, target, seed, **fields):
+    usual = {"source": size.source, "scores": SCORES}
+    usual["source_steps"] = size.epochs[-1] * size.epoch
+    return run_of(
+        "linear_probe",
+        seed,
+        source_seed=0,
         target=target,
         steps=size.steps,
-        seed=seed,
         labels_per_class=size.labels_per_class,
-        source_seed=0,
-        **settings,
+        **{**usual, **fields},
     )
 
 
@@ -159,7 +145,7 @@ def figures(records, mix=False):
         for r in records
         if r["status"] == "not_applicable"
     }
-    records = arms.measured(arms.ordered(records))
+    records = outcomes.measured(arms.ordered(records))
     scored = [r for r in records if "score_values" in r]
     targets = [r for r in scored if r["seed"] < 1000]
     tuned = [r for r in records if r["method"] == "fine_tuning"]
@@ -181,7 +167,6 @@ class _Group(NamedTuple):
     """
 
     label: str
-    family: str
     scores: dict
     accuracies: list
     tasks: list
@@ -190,10 +175,7 @@ class _Group(NamedTuple):
 def _groups(probed, tuned):
     values = {_task(r): r["score_values"] for r in probed}
     found = []
-    for how, family, members in (
-        ("linear head", "feature", probed),
-        ("fine-tuning", "parameter", tuned),
-    ):
+    for how, members in (("linear head", probed), ("fine-tuning", tuned)):
         by_pool = {}
         for record in members:
             if _task(record) in values:
@@ -203,10 +185,10 @@ def _groups(probed, tuned):
             scores = {
                 name: [values[_task(r)][name] for r in rows] for name in SCORES
             }
-            accuracies = [100 * arms.accuracy(r) for r in rows]
+            accuracies = [100 * outcomes.accuracy(r) for r in rows]
             tasks = [r["target"] for r in rows]
             label = f"{how}, {pool}"
-            found.append(_Group(label, family, scores, accuracies, tasks))
+            found.append(_Group(label, scores, accuracies, tasks))
     return found
 
 
@@ -218,7 +200,7 @@ def _rho(groups, said):
                 group.scores[name], group.accuracies, group.tasks
             )
             label = f"{group.label} ({len(group.tasks)} of {found.count})"
-            rows.append(plots.Row(name, name, group.family, *found[:3], label))
+            rows.append(plots.Row(name, name, *found[:3], label))
     return plots.intervals(
         rows,
         mark=0,
@@ -239,7 +221,7 @@ def _plane(groups, name, said):
     clouds, remarks = [], []
     for group in groups:
         xs, ys = group.scores[name], group.accuracies
-        clouds.append(Cloud(group.label, group.label, group.family, xs, ys))
+        clouds.append(Cloud(group.label, group.label, xs, ys))
         rho = intervals.spearman(xs, ys)
         remarks.append(f"{group.label} {rho:.2f} ({len(xs)})")
     return plots.plane(
@@ -262,13 +244,12 @@ def _checkpoint_figure(records, footer):
     groups = arms.arms(records)
     clouds = [
         Cloud(
-            label.replace("linear_probe", "").strip(" ()") or "usual",
-            label,
-            "feature",
+            arm.setting or "usual",
+            arm.label,
             [100 * r["source_test_accuracies"][0] for r in members],
-            [100 * arms.accuracy(r) for r in members],
+            [100 * outcomes.accuracy(r) for r in members],
         )
-        for label, members in groups.items()
+        for arm, members in groups.items()
     ]
     regrets = [
         f"{name} {regret:.1f}" for name, regret in _regrets(groups).items()
@@ -301,7 +282,7 @@ def _correlations(groups):
     ):
         r = intervals.pearson_interval(
             [members[0]["source_test_accuracies"][0] for members in chosen],
-            [np.mean([arms.accuracy(r) for r in m]) for m in chosen],
+            [np.mean([outcomes.accuracy(r) for r in m]) for m in chosen],
         )
         interval = f"[{r.low:.2f}, {r.high:.2f}]"
         yield f"{r.mean:.2f} {interval} over the {r.count} {told}"
@@ -314,18 +295,26 @@ def _is_shuffled(record):
 def _regrets(groups):
     """Return score -> accuracy of the best checkpoint minus the chosen one."""
     reached = {
-        label: 100 * np.mean([arms.accuracy(r) for r in members])
-        for label, members in groups.items()
+        arm: 100 * np.mean([outcomes.accuracy(r) for r in members])
+        for arm, members in groups.items()
     }
 
-    def mean(label, name):
+    def mean(arm, name):
         if name == "source_accuracy":
-            return groups[label][0]["source_test_accuracies"][0]
-        return np.mean([r["score_values"][name] for r in groups[label]])
+            return groups[arm][0]["source_test_accuracies"][0]
+        return np.mean([r["score_values"][name] for r in groups[arm]])
 
     return {
         name: max(reached.values())
-        - reached[max(groups, key=lambda label, name=name: mean(label, name))]
+        - reached[max(groups, key=lambda arm, name=name: mean(arm, name))]
         for name in ("source_accuracy", *SCORES)
         if name != BALANCE
     }
+
+
+EXPERIMENT = Experiment(
+    name="predict_transfer",
+    sizes={"normal": NORMAL, "quick": QUICK},
+    runs=runs,
+    figures=figures,
+)

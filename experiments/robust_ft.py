@@ -20,14 +20,13 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ktransfer import methods, plots
-from ktransfer.analysis import arms
+from ktransfer import plots
+from ktransfer.analysis import arms, outcomes
 from ktransfer.plots import Cloud
-from ktransfer.runs import Run
+from ktransfer.runs.planning import Experiment, longer, run_of
 
 
 class Size(NamedTuple):
-    experiment: str
     source: str
     target: str
     shifted: str
@@ -42,7 +41,6 @@ class Size(NamedTuple):
 
 
 NORMAL = Size(
-    experiment="robust_ft",
     source="mnist_0to4_varied_over_cifar10",
     target="mnist_5to9_rgb",
     shifted="mnist_5to9_varied_over_cifar10",
@@ -56,7 +54,6 @@ NORMAL = Size(
     shares=tuple(number / 10 for number in range(11)),
 )
 QUICK = NORMAL._replace(
-    experiment="robust_ft_quick",
     source="digits_0to4_varied_over_letters",
     target="digits_5to9_rgb",
     shifted="digits_5to9_varied_over_letters",
@@ -104,11 +101,7 @@ def runs(size, chosen):
         for method in TUNED
         for seed in seeds
     ]
-    longer = [
-        run._replace(steps=LONGER * run.steps)
-        for run in arms_
-        if run.method == "scratch"
-    ]
+    scratch = [run for run in arms_ if run.method == "scratch"]
     every_rate = [
         _run(size, "fine_tuning", seed, learning_rate=other)
         for other in size.rates
@@ -131,24 +124,23 @@ def runs(size, chosen):
         for run in arms_
         if run.method not in ("scratch", "random_features")
     ]
-    return majority + arms_ + longer + every_rate + path + control
+    more = longer(scratch, LONGER)
+    return majority + arms_ + more + every_rate + path + control
 
 
 def _run(size, method, seed, **hyperparameters):
-    sources = methods.sources_for(method, size.source, size.source)
     if hyperparameters:
         hyperparameters["schedule"] = "cosine"
-    return Run(
-        experiment=size.experiment,
-        method=method,
+    return run_of(
+        method,
+        seed,
+        source=size.source,
+        source_seed=seed % 2,
+        source_steps=size.source_steps,
         target=size.target,
         steps=size.steps,
-        seed=seed,
         labels_per_class=size.labels_per_class,
-        sources=sources,
-        source_seed=seed % 2 if sources else None,
-        source_steps=size.source_steps if sources else None,
-        hyperparameters=tuple(sorted(hyperparameters.items())),
+        hyperparameters=hyperparameters,
         also=(size.shifted,),
     )
 
@@ -168,22 +160,21 @@ def figures(records, mix=False):
 def _plane(records, title):
     """Draw accuracy in distribution against out of it; diverged runs at 0."""
     clouds, chance = [], ""
-    groups = arms.arms(arms.measured(arms.ordered(records)))
-    for label, members in sorted(groups.items(), key=_place):
-        method, family = members[0]["method"], members[0]["family"]
-        plain = [100 * arms.accuracy(record) for record in members]
-        shifted = [100 * _shifted(record) for record in members]
-        if method == "majority":
+    groups = arms.arms(outcomes.measured(arms.ordered(records)))
+    for arm, members in sorted(groups.items(), key=_place):
+        elsewhere = outcomes.accuracy_on(members[0]["also"][0])
+        plain = [100 * outcomes.accuracy(record) for record in members]
+        shifted = [100 * elsewhere(record) for record in members]
+        if arm.method == "majority":
             # Far from all others, it would press them together.
             chance = f"; the most frequent class: {np.mean(plain):.0f} %, "
             chance += f"{np.mean(shifted):.0f} % OOD"
             continue
-        varied = PATHS.get(method)
-        path = f"{method}, by {varied}" if varied else ""
-        if varied:
-            value = members[0]["hyperparameters"][varied]
-            label = f"{value:g}"
-        clouds.append(Cloud(label, method, family, plain, shifted, path))
+        label, path = arm.label, ""
+        if varied := PATHS.get(arm.method):
+            label = f"{dict(arm.hyperparameters)[varied]:g}"
+            path = f"{arm.method}, by {varied}"
+        clouds.append(Cloud(label, arm.method, plain, shifted, path))
     steps = max(record["source_steps"] or 0 for record in records)
     return plots.plane(
         clouds,
@@ -198,15 +189,16 @@ def _plane(records, title):
 
 def _place(item):
     """Sort key of an arm: paths go by their rate or share."""
-    settings = item[1][0]["hyperparameters"]
-    return (
-        item[1][0]["method"],
-        settings.get("learning_rate", 0),
-        settings.get("alpha", 0),
-    )
+    arm, _ = item
+    settings = dict(arm.hyperparameters)
+    rate, share = settings.get("learning_rate", 0), settings.get("alpha", 0)
+    return arm.method, rate, share
 
 
-def _shifted(record):
-    if arms.diverged(record):
-        return 0.0
-    return next(iter(record["also_accuracies"].values()))
+EXPERIMENT = Experiment(
+    name="robust_ft",
+    sizes={"normal": NORMAL, "quick": QUICK},
+    runs=runs,
+    figures=figures,
+    trials=trials,
+)

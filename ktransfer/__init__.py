@@ -7,7 +7,7 @@ that `import ktransfer` costs no TensorFlow.
 import importlib
 import os
 
-# Read by Keras when it is imported; another backend stays possible.
+# Read by Keras when it is imported. The suite's numbers are of TensorFlow.
 os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 # Read by TensorFlow, which leaves the kernels of oneDNN off where a processor
@@ -20,7 +20,7 @@ _HOME = {
     "Split": "data",
     "Task": "data",
     "load": "data",
-    "Source": "models.surgery",
+    "Source": "models.own",
     "attach_head": "models.surgery",
     "adapt_input": "models.surgery",
     "copy_backbone": "models.surgery",
@@ -30,7 +30,7 @@ _HOME = {
     "interpolate": "models.surgery",
     "load_model": "models.surgery",
     "fit": "engine.training",
-    "predict": "engine.training",
+    "predict": "engine.prediction",
     "KTransferError": "errors",
     "Run": "runs",
 }

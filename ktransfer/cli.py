@@ -6,16 +6,19 @@ Everything that can be refused is refused before TensorFlow is imported.
 import argparse
 import ast
 import os
-import re
 import signal
 import sys
 import time
 import traceback
 from pathlib import Path
 
-from ktransfer import data, files, methods, report, runs
+from ktransfer import data, methods, report, runs
+from ktransfer.engine.options import PRECISIONS
 from ktransfer.errors import EXIT_CODES, KTransferError
-from ktransfer.runs import checks, execute, refresh, scripts
+from ktransfer.models.names import LAYERS
+from ktransfer.report import readme
+from ktransfer.runs import checks, refresh, scripts, workers
+from ktransfer.runs.sweep import print_line, sweep
 
 
 def main(arguments=None):
@@ -177,7 +180,7 @@ def _add_places(command):
     command.add_argument(
         "--precision",
         default="float32",
-        choices=checks.CHOICES["precision"],
+        choices=PRECISIONS,
         help="of all trainings; any but float32 has a results folder of its "
         "own (default: float32)",
     )
@@ -196,10 +199,10 @@ def _add_places(command):
 
 def _list(options):
     if options.into:
-        _fill(Path(options.into), "methods", method_table())
+        readme.fill(options.into, "methods", readme.method_table())
         return
     lines = {
-        "backbones": lambda: sorted(checks.LAYERS),
+        "backbones": lambda: sorted(LAYERS),
         "data": data.names,
         "experiments": scripts.names,
         "methods": _method_lines,
@@ -211,45 +214,13 @@ def _method_lines():
     rows = []
     for name, family in methods.names().items():
         about = methods.describe(name)
-        rows.append((family, name, ",".join(_rows(about)) or "-", about))
+        row = ",".join(readme.articles(about)) or "-"
+        rows.append((family, name, row, about))
     wide = max(len(name) for _, name, _, _ in rows)
     return [
         f"{family:<11} {name:<{wide}} {row:<7} {about.citation}"
         for family, name, row, about in rows
     ]
-
-
-def method_table():
-    """Return the table of methods as Markdown, for README and for a test."""
-    lines = ["| family | method | in a sentence | articles | paper |"]
-    lines.append("|---|---|---|---|---|")
-    for name, family in methods.names().items():
-        about = methods.describe(name)
-        sentence = about.summary.partition(": ")[2] or about.summary
-        citation, _, link = about.citation.rpartition(" ")
-        paper = f"[{citation.rstrip('.')}]({link})"
-        rows = ", ".join(_rows(about)) or "-"
-        lines.append(f"| {family} | `{name}` | {sentence} | {rows} | {paper} |")
-    return "\n".join(lines)
-
-
-def _fill(path, mark, text):
-    """Put `text` between `<!-- mark -->` and `<!-- /mark -->` of a file."""
-    before, start, rest = path.read_text(encoding="utf-8").partition(
-        f"<!-- {mark} -->\n"
-    )
-    _, end, after = rest.partition(f"<!-- /{mark} -->")
-    if not start or not end:
-        raise KTransferError(
-            "E_ARGUMENT",
-            f"{path} lacks the marks <!-- {mark} --> and <!-- /{mark} -->.",
-        )
-    content = f"{before}{start}{text}\n{end}{after}"
-    files.write(path, content.encode())
-
-
-def _rows(about):
-    return re.findall(r"\bM\d+\b", about.row)
 
 
 # run and report
@@ -265,6 +236,8 @@ def _run(options):
     loaded = None
     if options.experiment:
         loaded = _loaded(options)
+        # What is wrong with a plan is said before its trials have run.
+        _check(scripts.rehearse(loaded), options)
         tuning = scripts.trials(loaded)
         counts = _carry_out(tuning, options)
         if tuning:
@@ -277,9 +250,12 @@ def _run(options):
     counts = [a + b for a, b in zip(counts, more)]
     records = runs.collect(options.results, planned, choice)
     if loaded:
-        _show(loaded, records, options)
+        _show(loaded, records, options, len(planned))
     else:
         print(report.to_terminal(report.table(records, mix=options.mix)))
+        if moved := records[0].get("moved"):
+            blocks = ", ".join(f"{n} {x:.2g}" for n, x in moved.items())
+            print(f"moved from the source, relative to its size: {blocks}")
     print(
         f"{counts[1]} of {counts[0]} runs carried out in "
         f"{time.monotonic() - start:.0f} s, the others were there.",
@@ -301,23 +277,26 @@ def _loaded(options):
 
 def _carry_out(planned, options, choice=""):
     """Return how many runs there are, were carried out, and failed."""
+    if not planned:
+        return 0, 0, 0
+    _check(planned, options)
+    return len(planned), *_sweep(planned, options, choice)
+
+
+def _check(planned, options):
+    """Refuse what cannot be carried out, before anything is."""
     for run in planned:
         checks.check_run(run)
     runs.check_results_folder(options.results)
     checks.check_data(planned)
-    if not planned:
-        return 0, 0, 0
-    return len(planned), *_sweep(planned, options, choice)
 
 
 def _sweep(planned, options, choice):
-    executor = execute.local_executor(options.jobs)
+    executor = workers.local_executor(options.jobs)
     try:
-        return execute.sweep(
-            planned, options.results, executor, execute.print_line, choice
-        )
+        return sweep(planned, options.results, executor, print_line, choice)
     finally:
-        execute.stop(executor)
+        workers.stop(executor)
 
 
 def _single(options):
@@ -366,19 +345,18 @@ def _report(options):
             f"{len(records)} of {len(planned)} runs have a record; run the "
             "experiment, or ask for --partial.",
         )
-    _show(loaded, records, options)
+    _show(loaded, records, options, len(planned))
     if options.into:
-        name = planned[0].experiment
-        _fill(
-            Path(options.into),
+        name = scripts.folder(loaded)
+        block = readme.result_block(
             name,
-            result_block(
-                name,
-                records,
-                options.results,
-                getattr(loaded.script, "HEADLINE", None),
-            ),
+            records,
+            options.results,
+            loaded.experiment.headline,
+            loaded.experiment.baseline,
+            options.into,
         )
+        readme.fill(options.into, name, block)
 
 
 def _refresh(options):
@@ -400,7 +378,7 @@ def _carried_over(kind, planned, choice, options):
         return True
     for run in planned:
         checks.check_run(run)
-    executor = execute.local_executor(options.jobs)
+    executor = workers.local_executor(options.jobs)
     try:
         found = refresh.refresh(
             planned,
@@ -408,10 +386,10 @@ def _carried_over(kind, planned, choice, options):
             executor,
             share=options.sample,
             choice=choice,
-            say=execute.print_line,
+            say=print_line,
         )
     finally:
-        execute.stop(executor)
+        workers.stop(executor)
     for run, field, was, now in found.changes:
         budget = run.labels_per_class or "all"
         print(
@@ -426,26 +404,14 @@ def _carried_over(kind, planned, choice, options):
     return not found.changes
 
 
-def result_block(name, records, results="results", methods=None):
-    """Return the table and the figures of an experiment as Markdown.
-
-    `methods` are those that the table shows; None shows all.
-    """
-    rows = report.table(records)
-    table = report.to_terminal(rows, width=90, methods=methods)
-    folder = Path(results) / name
-    figures = sorted(path.name for path in folder.glob("*.png"))
-    images = [f"![{f[:-4]}]({folder.as_posix()}/{f})" for f in figures]
-    return "\n\n".join([f"```\n{table.strip()}\n```", *images])
-
-
-def _show(loaded, records, options):
+def _show(loaded, records, options, planned):
     settings = {
-        "baseline": getattr(loaded.script, "BASELINE", "scratch"),
+        "baseline": loaded.experiment.baseline,
         "mix": options.mix,
+        "planned": planned,
     }
-    figures = loaded.script.figures(records, mix=options.mix)
-    folder = Path(options.results) / records[0]["experiment"]
+    figures = scripts.figures(loaded, records, mix=options.mix)
+    folder = Path(options.results) / scripts.folder(loaded)
     written = report.write(folder, records, figures, **settings)
     print(report.to_terminal(report.table(records, **settings)))
     print(*(f"written: {path}" for path in written), sep="\n")

@@ -152,8 +152,7 @@ class _Module:
         if isinstance(node, _FUNCTIONS | ast.ClassDef):
             self._define(node.name, node)
         elif isinstance(node, ast.Assign | ast.AnnAssign | ast.AugAssign):
-            targets = getattr(node, "targets", None) or [node.target]
-            for target in targets:
+            for target in _targets(node):
                 for part in ast.walk(target):
                     if isinstance(part, ast.Name):
                         self._define(part.id, node)
@@ -192,7 +191,8 @@ class _Module:
         if keys is not None:
             nodes = [_entries(node, keys) for node in nodes]
         nodes = list(dict.fromkeys([*nodes, *self.always]))
-        found, outside = {}, set()
+        found: dict[tuple[Path, str], None] = {}
+        outside: set[str] = set()
         for node in nodes:
             for chain in _free_names(node):
                 self._refer(chain, found, outside)
@@ -238,20 +238,26 @@ def _is_built_in(name):
 _FUNCTIONS = ast.FunctionDef | ast.AsyncFunctionDef
 
 
+def _targets(assignment):
+    """Return what an assignment of any kind assigns to, a list."""
+    several = getattr(assignment, "targets", None)
+    return several or [assignment.target]
+
+
 def _is_stored(name):
     return isinstance(name.ctx, ast.Store)
 
 
 def _entries(node, keys):
     """Return the assignment of a table with the entries of `keys` alone."""
-    targets = getattr(node, "targets", None) or [node.target]
+    targets = _targets(node)
     if not isinstance(node.value, ast.Dict) or None in node.value.keys:
         raise KTransferError(
             "E_INVARIANT",
             f"{ast.unparse(targets[0])} is no table: expected a literal "
             "dictionary, of which a run follows its own entries.",
         )
-    names = [ast.literal_eval(key) for key in node.value.keys]
+    names = [ast.literal_eval(key or "") for key in node.value.keys]
     table = dict(zip(names, zip(node.value.keys, node.value.values)))
     for key in keys:
         if key not in table:

@@ -1,6 +1,7 @@
 """One thread, as in a worker, and a small world that all tests share."""
 
 import functools
+import inspect
 import os
 
 # Set before TensorFlow is loaded, so that its log stays quiet.
@@ -30,6 +31,24 @@ def clear_session():
         # What a test patches would live on in them.
         sys.modules["ktransfer.engine.programs"].forget()
         sys.modules["ktransfer.engine.feature_cache"].forget()
+
+
+@pytest.fixture(autouse=True)
+def ledger():
+    """`training.ledger()`: the fits since the last call, which it forgets."""
+    training = sys.modules.get("ktransfer.engine.training")
+    if training is None:
+        yield
+        return
+    with training.recording() as fits:
+
+        def taken():
+            done = list(fits)
+            fits.clear()
+            return done
+
+        training.ledger = taken
+        yield
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -93,7 +112,8 @@ def small_task(name, channels, n=48, num_classes=3, size=12):
 def small_source(task, seed=0, normalised=False, steps=0, num_classes=None):
     """Return a `Source` on `task`: a few filters, trained for `steps`."""
     from ktransfer.engine.training import fit
-    from ktransfer.models.surgery import Source, attach_head
+    from ktransfer.models.own import Source
+    from ktransfer.models.surgery import attach_head
 
     model = attach_head(
         small_backbone(task.image_shape, seed, normalised),
@@ -128,9 +148,29 @@ def small_backbone(shape=(12, 12, 3), seed=0, normalised=False, dropout=0.0):
     return fresh(keras.Model(inputs, x, name="small"), seed)
 
 
+def small_transformer(shape=(12, 12, 3), seed=0, dropout=0.0):
+    """Return one block of attention over 9 patches, images -> 8 features."""
+    import keras
+    from keras import layers
+
+    from ktransfer.models.surgery import fresh
+
+    inputs = keras.Input(shape, dtype="uint8", name="images")
+    x = layers.Rescaling(1 / 255, name="rescale")(inputs)
+    x = layers.Conv2D(8, 4, 4, name="patch_conv")(x)
+    x = layers.Reshape((9, 8), name="patches")(x)
+    heads = layers.MultiHeadAttention(2, 3, dropout=dropout, name="attention")
+    x = layers.Add(name="attended")([x, heads(x, value=x)])
+    x = layers.LayerNormalization(name="norm")(x)
+    x = layers.Add(name="mixed")([x, layers.Dense(8, "gelu", name="mlp")(x)])
+    x = layers.GlobalAveragePooling1D(name="features")(x)
+    return fresh(keras.Model(inputs, x, name="transformer"), seed)
+
+
 def silenced(model, name=None):
     """Return a copy of `model` with all weights 0, as one that has died."""
-    from ktransfer.models.surgery import copy, leaves
+    from ktransfer.models.graph import leaves
+    from ktransfer.models.surgery import copy
 
     dead = copy(model, name)
     for layer in leaves(dead):
@@ -141,6 +181,29 @@ def silenced(model, name=None):
 def weights_of(model):
     """Return the bytes of every weight, path -> bytes."""
     return {v.path: v.numpy().tobytes() for v in model.weights}
+
+
+def defaults(transfer):
+    """Return the hyper-parameters of a method, name -> default."""
+    parameters = inspect.signature(transfer).parameters.values()
+    return {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
+
+
+def check_the_statistics(model, images):
+    """Assert that each BatchNorm holds the moments of what it is given."""
+    from ktransfer.engine.prediction import predict
+    from ktransfer.models.graph import leaves
+    from ktransfer.models.surgery import cut
+
+    norms = [x for x in leaves(model) if x.name.endswith("_norm")]
+    assert norms
+    for norm in norms:
+        below = norm.name.replace("_norm", "_conv")
+        given = predict(cut(model, below), images)
+        given = given.reshape(-1, given.shape[-1]).astype("float64")
+        bounds = {"rtol": 1e-3, "atol": 1e-5}
+        np.testing.assert_allclose(norm.moving_mean, given.mean(0), **bounds)
+        np.testing.assert_allclose(norm.moving_variance, given.var(0), **bounds)
 
 
 @functools.cache

@@ -1,23 +1,27 @@
 """Synthetic records with realistic numbers, for the modules that read them."""
 
+import typing
+
 import numpy as np
+
+from ktransfer.analysis.record import Record
 
 FAMILY_OF = {
     "scratch": "baselines",
     "random_features": "baselines",
     "majority": "baselines",
-    "frozen_features": "feature",
+    "feature_extraction": "feature",
     "fine_tuning": "parameter",
-    "soft_labels": "knowledge",
+    "distillation": "knowledge",
 }
 # Accuracy at 10, 100 and all labels per class.
 LEVELS = {
     "scratch": (0.823, 0.950, 0.989),
     "random_features": (0.834, 0.942, 0.982),
     "majority": (0.0998, 0.1013, 0.1135),
-    "frozen_features": (0.892, 0.968, 0.988),
+    "feature_extraction": (0.892, 0.968, 0.9886),
     "fine_tuning": (0.805, 0.960, 0.991),
-    "soft_labels": (0.856, 0.957, 0.990),
+    "distillation": (0.856, 0.957, 0.990),
 }
 WORDS = ("gradual", "layer", "spectral", "elastic", "twin", "stacked", "early")
 BUDGETS = (10, 100, None)
@@ -34,44 +38,55 @@ FAMILIES = (
 )
 
 
+def _blank(hint):
+    """Return a value of a field's type: None, 0, an empty text, list, dict."""
+    if type(None) in typing.get_args(hint):
+        return None
+    return (typing.get_origin(hint) or hint)()
+
+
+# Of every field that no record lacks.
+_HINTS = {
+    name: hint
+    for name, hint in typing.get_type_hints(Record).items()
+    if name in Record.__required_keys__ - {"status"}
+}
+
+
 def record(method="fine_tuning", **fields):
     """Return one record, `ok` at 80 % unless `fields` say otherwise."""
+    assert set(fields) <= set(Record.__annotations__), fields
     control = method in ("scratch", "random_features", "majority")
     per_class = fields.get("labels_per_class", 10)
-    labels = 60_000 if per_class is None else 10 * per_class
     steps = 2_800 if per_class is None else 600
-    base = {
+    ended = fields.get("status", "ok") == "ok"
+    planted = {
         "experiment": "cifar10-mnist",
         "method": method,
         "family": FAMILY_OF.get(method, "parameter"),
+        "backbone": "convnet",
         "sources": [] if control else ["cifar10"],
         "source_seed": None if control else 0,
+        "source_steps": None if control else 7_820,
+        "source_origins": [] if control else ["CIFAR-10-q75"],
         "target": "mnist",
+        "target_origin": "MNIST",
         "labels_per_class": 10,
-        "seed": 0,
-        "steps": steps,
-        "hyperparameters": {},
-        "status": "ok",
-        "reason": "",
-        "test_accuracy": 0.8,
-        "test_loss": 0.6,
-        "per_class_accuracy": [0.8] * 10,
-        "num_test_images": 10_000,
-        "num_labels": labels,
         "num_classes": 10,
+        "num_labels": 60_000 if per_class is None else 10 * per_class,
+        "num_test_images": 10_000,
+        "steps": steps,
+        "numerics": "5e1f",
+        "status": "ok",
+        "test_accuracy": 0.8 if ended else None,
+        "test_loss": 0.6 if ended else None,
         "total_parameters": 529_930,
         "trainable_parameters": 529_930,
         "seconds": 2.0,
         "stale": False,
-        "target_origin": "MNIST",
-        "source_origins": [] if control else ["CIFAR-10-q75"],
-        "target_sha256": "0" * 64,
-        "numerics": "5e1f",
     }
-    fields = dict(fields)
-    if fields.get("status", "ok") != "ok":
-        base.update(test_accuracy=None, test_loss=None)
-    return {**base, **fields}
+    blank = {name: _blank(hint) for name, hint in _HINTS.items()}
+    return {**blank, **planted, **fields}
 
 
 def headline(num_seeds=6, num_source_seeds=2, budgets=BUDGETS):

@@ -199,12 +199,12 @@ def test_a_list_hides_a_name_in_itself_alone(tmp_path):
 
 PLANTED = {
     "predict returns zeros": (
-        "engine/training.py",
+        "engine/prediction.py",
         "        return programs.forward(model, images)\n",
         "        return 0 * programs.forward(model, images)\n",
     ),
     "evaluation is kinder": (
-        "runs/execute.py",
+        "measures/evaluation.py",
         '"test_accuracy": float(right.mean())',
         '"test_accuracy": float(right.mean()) + 0.01',
     ),
@@ -236,7 +236,7 @@ def test_a_planted_change_makes_every_record_stale(spoilt, planted):
 
 
 def test_a_renamed_evaluation_is_an_error(spoilt):
-    spoilt("runs/execute.py", "def evaluate(", "def evaluated(")
+    spoilt("measures/evaluation.py", "def evaluate(", "def evaluated(")
     with pytest.raises(KTransferError, match="'evaluate'"):
         runs.code(Run("x", "scratch", "digits", 1, 0))
 

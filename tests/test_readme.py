@@ -3,26 +3,102 @@
 import re
 from pathlib import Path
 
+import keras
 import numpy as np
 import pytest
 from conftest import small_source, small_task
+from keras import layers
+from PIL import Image
 
-from ktransfer import cli, methods, runs
-from ktransfer.models.surgery import blocks
+from ktransfer import methods, runs
+from ktransfer.models.blocks import blocks
+from ktransfer.report import readme
 from ktransfer.runs import scripts
 
-README = Path(__file__).parents[1] / "README.md"
+ROOT = Path(__file__).parents[1]
+DOCS = ROOT / "docs"
 
 
 @pytest.fixture
 def text():
-    return README.read_text(encoding="utf-8")
+    return (ROOT / "README.md").read_text(encoding="utf-8")
 
 
-def test_the_table_of_methods_is_the_generated_one(text):
-    """Mend it by `make readme`."""
-    found = re.search(r"<!-- methods -->\n(.*?)<!-- /methods -->", text, re.S)
-    assert found.group(1).strip() == cli.method_table()
+def part(file, mark):
+    content = (DOCS / file).read_text(encoding="utf-8")
+    pattern = rf"<!-- {mark} -->\n(.*?)<!-- /{mark} -->"
+    return re.search(pattern, content, re.S).group(1).strip()
+
+
+def test_readme_fits_on_three_screens(text):
+    assert len(text.splitlines()) <= 150
+
+
+def test_every_link_leads_somewhere():
+    for file in (ROOT / "README.md", ROOT / "CONTRIBUTING.md", *DOCS.glob("*")):
+        content = file.read_text(encoding="utf-8")
+        # Not what a code block shows.
+        content = re.sub(r"```.*?```", "", content, flags=re.S)
+        for link in re.findall(r"\]\(([^)\s]+)\)", content):
+            place, _, anchor = link.partition("#")
+            if "://" in place:
+                continue
+            found = file.parent / place if place else file
+            assert found.exists(), (file.name, link)
+            if anchor:
+                heads = re.findall(
+                    r"^#+ (.*)$", found.read_text(encoding="utf-8"), re.M
+                )
+                known = [
+                    re.sub(r"[^\w\- ]", "", h).lower().replace(" ", "-")
+                    for h in heads
+                ]
+                assert anchor in known, (file.name, link)
+
+
+def test_the_commands_are_targets(text):
+    targets = re.findall(
+        r"^([a-z0-9-]+):", (ROOT / "Makefile").read_text("utf-8"), re.M
+    )
+    for command in re.findall(r"`?make ([a-z0-9-]+)", text):
+        assert command in targets, command
+
+
+def test_the_table_of_methods_is_the_generated_one():
+    """Mend it by `make docs`."""
+    assert part("methods.md", "methods") == readme.method_table()
+
+
+def test_ones_own_model_and_images(text, tmp_path, monkeypatch, capsys):
+    code = re.search(r"```python\n(import keras\n.*?)```", text, re.S).group(1)
+    assert len(code.splitlines()) <= 13
+    rng = np.random.default_rng(0)
+    for split, number in (("train", 10), ("test", 3)):
+        for label, bright in (("cat", 40), ("dog", 160)):
+            folder = tmp_path / "photos" / split / label
+            folder.mkdir(parents=True)
+            for k in range(number):
+                pixels = rng.integers(bright, bright + 60, (20, 20, 3))
+                image = Image.fromarray(pixels.astype("uint8"))
+                image.save(folder / f"{k}.png")
+    model = keras.Sequential(
+        [
+            keras.Input((20, 20, 3)),
+            layers.Rescaling(1 / 255),
+            layers.Conv2D(4, 3),
+            layers.BatchNormalization(),
+            layers.GlobalAveragePooling2D(),
+            layers.Dropout(0.1),
+            layers.Dense(3, activation="softmax"),
+        ]
+    )
+    model.save(tmp_path / "mine.keras")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("KTRANSFER_DATA", str(tmp_path))
+    exec(code.replace("steps=200", "steps=3"), {})
+    lines = capsys.readouterr().out.split("\n")
+    names = [line.split()[0] for line in lines if line]
+    assert names == ["linear_probe", "fine_tuning", "wise_ft"]
 
 
 def test_the_example_is_a_method_when_its_file_is_there(
@@ -50,11 +126,11 @@ def test_the_example_is_a_method_when_its_file_is_there(
         assert same != moved
 
 
-def test_the_headline_is_that_of_the_committed_records(text, monkeypatch):
-    """Mend it by `make readme`."""
-    monkeypatch.chdir(README.parent)
-    script = scripts.load("cifar10-mnist").script
-    planned = script.runs()
+def test_the_headline_is_that_of_the_committed_records(monkeypatch):
+    """Mend it by `make docs`."""
+    monkeypatch.chdir(ROOT)
+    loaded = scripts.load("cifar10-mnist")
+    planned = scripts.planned(loaded, "results")
     records = [
         {**record, "stale": False}
         for path in sorted({runs.record_path("results", r) for r in planned})
@@ -62,13 +138,16 @@ def test_the_headline_is_that_of_the_committed_records(text, monkeypatch):
         if runs.from_fields(record) in set(planned)
     ]
     assert len(records) == len(planned)
-    found = re.search(
-        r"<!-- cifar10_mnist -->\n(.*?)<!-- /cifar10_mnist -->", text, re.S
+    wanted = readme.result_block(
+        "cifar10_mnist",
+        records,
+        shown=loaded.experiment.headline,
+        into="docs/results.md",
     )
-    wanted = cli.result_block("cifar10_mnist", records, methods=script.HEADLINE)
-    assert found.group(1).strip() == wanted
+    assert part("results.md", "cifar10_mnist") == wanted
 
 
-def test_every_row_of_the_articles_is_covered(text):
-    rows = set(re.findall(r"\bM\d+\b", text))
+def test_every_row_of_the_articles_is_covered():
+    content = (DOCS / "methods.md").read_text(encoding="utf-8")
+    rows = set(re.findall(r"\bM\d+\b", content))
     assert {f"M{n}" for n in range(1, 34)} <= rows

@@ -41,7 +41,7 @@ def source_and_task():
     import keras
 
     from ktransfer.data import Split, Task
-    from ktransfer.models.surgery import Source
+    from ktransfer.models.own import Source
 
     x, y = arrays("train_x", "train_y")
     source = Source(keras.saving.load_model(FOLDER / "source.keras"), None)

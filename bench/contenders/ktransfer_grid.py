@@ -10,7 +10,8 @@ import time
 from common import FOLDER, UNITS, ended
 
 from ktransfer import runs
-from ktransfer.runs import execute
+from ktransfer.runs.sweep import sweep
+from ktransfer.runs.workers import local_executor
 
 STEPS = 600
 RATE = 1e-3
@@ -77,9 +78,9 @@ def main():
 def _sweep(wanted, results, jobs):
     """Carry out runs in new processes, with no features kept from others."""
     os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp(dir=FOLDER)
-    workers = execute.local_executor(jobs)
+    workers = local_executor(jobs)
     try:
-        return execute.sweep(wanted, results, workers)
+        return sweep(wanted, results, workers)
     finally:
         workers.shutdown()
 

@@ -1,4 +1,4 @@
-"""Ours alone: `make quick`, every method at three seeds, from a cold start."""
+"""Ours alone: `make quick`, every method once, from a cold start."""
 
 import json
 import os

@@ -6,16 +6,16 @@ percentage points. What is compared with what, `arms` says.
 
 import functools
 import math
+from collections.abc import Iterable
 from statistics import NormalDist
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import ArrayLike
 
-from ktransfer.analysis.arms import (
-    baseline_arm,
-    cells,
-    pair,
-)
+from ktransfer.analysis.arms import Cell, Selector, baseline_arm, cells
+from ktransfer.analysis.outcomes import pair
+from ktransfer.analysis.record import Record
 
 LEVEL = 0.95
 POWER = 0.8
@@ -29,11 +29,12 @@ class Interval(NamedTuple):
     """A mean, the two ends of its interval and the number of units.
 
     Below two units `low` and `high` are nan; without any, `mean` is nan too.
+    The three are floats, or arrays of one shape.
     """
 
-    mean: float
-    low: float
-    high: float
+    mean: Any
+    low: Any
+    high: Any
     count: int  # type: ignore[assignment]
 
 
@@ -133,7 +134,7 @@ def _upper_quantile(tail, degrees):
     return middle
 
 
-def mean_interval(values):
+def mean_interval(values: ArrayLike) -> Interval:
     """Return the 95 % t-interval of the mean along the last axis.
 
     Args:
@@ -261,8 +262,8 @@ def spearman_interval(first, second, groups=None):
     for drawn in rng.integers(count, size=(RESAMPLES, count)):
         rows = np.concatenate([members[k] for k in drawn])
         found.append(spearman(first[rows], second[rows]))
-    ends = np.nanquantile(found, (0.5 - LEVEL / 2, 0.5 + LEVEL / 2))
-    return Interval(rho, *map(float, ends), count)
+    low, high = np.nanquantile(found, (0.5 - LEVEL / 2, 0.5 + LEVEL / 2))
+    return Interval(rho, float(low), float(high), count)
 
 
 def pearson_interval(first, second):
@@ -368,27 +369,31 @@ def negative_transfer(interval):
     return bool(interval.high < 0.0)
 
 
-def gain_over(records, baseline="scratch"):
+def gain_over(
+    records: Iterable[Record], baseline: Selector = "scratch"
+) -> dict[Cell, Gain]:
     """Return the paired gain of every cell over the baseline's.
 
     Args:
         records: any number of arms, targets and budgets.
-        baseline: a method with one arm, or an arm's label.
+        baseline: a method with one arm, or fields that select an arm.
 
     Returns:
         A dict `Cell` -> `Gain`, without the baseline's own cells. A cell that
         shares no unit with the baseline has a gain of nan over 0 units.
 
     Raises:
-        KTransferError: see `arms.baseline_arm` and `arms.pair`.
+        KTransferError: see `arms.baseline_arm` and `outcomes.pair`.
     """
+    records = list(records)
     groups = cells(records)
-    name = baseline_arm(records, baseline)
-    gains = {}
+    other = baseline_arm(records, baseline)
+    gains: dict[Cell, Gain] = {}
     for cell, members in groups.items():
-        if cell.arm == name:
+        if cell.arm == other:
             continue
-        pairs = pair(members, groups.get(cell._replace(arm=name), []))
+        beside = [] if other is None else groups.get(cell._replace(arm=other))
+        pairs = pair(members, beside or [])
         differences = pairs.values - pairs.baselines
         gains[cell] = Gain(
             mean_interval(differences),

@@ -26,24 +26,11 @@ def count(number, noun):
     return f"{number:,} {noun}" + ("" if number == 1 else "s")
 
 
-def seeds(counts, num_source_seeds, times, crossed):
-    """Return `5 to 6 seeds × 2 source seeds`.
-
-    Args:
-        counts: the numbers of seeds of the cells.
-        num_source_seeds: 0 where nothing was transferred.
-        times: the sign between the two.
-        crossed: whether a seed met several source seeds; otherwise they took
-            turns, and that is said.
-    """
-    counts = sorted(set(counts)) or [0]
-    text = count(counts[-1], "seed")
-    if len(counts) > 1:
-        text = f"{counts[0]} to {text}"
-    sources = count(num_source_seeds, "source seed")
-    if num_source_seeds > 1 and not crossed:
-        return f"{text}, {sources} in turn"
-    return f"{text} {times} {sources}" if num_source_seeds else text
+def span(numbers, noun):
+    """Return `5 to 6 seeds` for all `numbers` from 5 to 6."""
+    least, most = min(numbers), max(numbers)
+    text = count(most, noun)
+    return text if least == most else f"{least:,} to {text}"
 
 
 def data(sources, targets):

@@ -235,7 +235,9 @@ def _cifar(content, train, test, num_labels):
     with tarfile.open(fileobj=io.BytesIO(content), mode="r:gz") as archive:
         for member in archive:
             if member.isreg() and member.name in (*train, *test):
-                members[member.name] = archive.extractfile(member).read()
+                file = archive.extractfile(member)
+                assert file is not None
+                members[member.name] = file.read()
     arrays = []
     for part in (train, test):
         joined = b"".join(members[member] for member in part)

@@ -231,7 +231,7 @@ def read_folder(folder):
     images = _read_images(paths, folder)
     where = {name: label for label, name in enumerate(classes)}
     labels = [where[name] for _, name in train_files + test_files]
-    splits = [
+    train, test = [
         Split(
             checked_images(images[rows], f"{folder.name}/{part}"),
             checked_labels(labels[rows], len(labels[rows]), part),
@@ -241,10 +241,10 @@ def read_folder(folder):
             ("test", slice(len(train_files), None)),
         )
     ]
-    check_classes(splits[0].y, f"{folder.name}/train")
-    content = sha256(*splits[0], *splits[1])[:8]
+    check_classes(train.y, f"{folder.name}/train")
+    content = sha256(*train, *test)[:8]
     origin = f"folder {folder.name} (sha256 {content})"
-    return Problem(*splits, None, tuple(classes), origin)
+    return Problem(train, test, None, tuple(classes), origin)
 
 
 def _listed(folder, part):

@@ -34,7 +34,7 @@ class Problem(NamedTuple):
 
 def sha256(*arrays):
     """Return the sha256 of the shapes, types and bytes of the `arrays`."""
-    chunks = []
+    chunks: list[bytes | np.ndarray] = []
     for array in arrays:
         chunks.append(f"{array.dtype.str}{array.shape}".encode())
         chunks.append(np.ascontiguousarray(array))

@@ -14,7 +14,12 @@ from ktransfer.data.split import Split, read_only
 from ktransfer.errors import KTransferError
 
 
-def subset(split, labels_per_class, seed, ranked=None):
+def subset(
+    split: Split,
+    labels_per_class: int,
+    seed: int,
+    ranked: np.ndarray | None = None,
+) -> Split:
     """Return `labels_per_class` images of each class, in an order of the seed.
 
     Nested: for one seed, the images for 5 are among those for 10. The same
@@ -47,12 +52,14 @@ def subset(split, labels_per_class, seed, ranked=None):
     )
 
 
-def ranking(split, seed):
+def ranking(split: Split, seed: int) -> np.ndarray:
     """Return all rows of `split` in the order in which `subset` takes them."""
     return _ranked(split, seed, "subset")
 
 
-def validation_split(split, share=0.2, seed=0):
+def validation_split(
+    split: Split, share: float = 0.2, seed: int = 0
+) -> tuple[Split, Split]:
     """Cut `split` into a training and a validation part, class by class.
 
     Each class gives its `share` to validation, rounded to a whole image; where
@@ -82,7 +89,7 @@ def validation_split(split, share=0.2, seed=0):
     return _rows(split, ranked[~validation]), _rows(split, ranked[validation])
 
 
-def keep_classes(split, classes):
+def keep_classes(split: Split, classes: tuple[int, ...]) -> Split:
     """Return the images of `classes`, relabelled 0, 1, ... in that order.
 
     The rows keep their order.
@@ -105,7 +112,7 @@ def _ranked(split, seed, purpose):
     keys = []
     for image, label in zip(split.x, split.y.tolist(), strict=True):
         key = start.copy()
-        key.update(np.ascontiguousarray(image))
+        key.update(np.ascontiguousarray(image).data)
         keys.append((key.digest(), label))
     return np.array(sorted(range(len(keys)), key=keys.__getitem__))
 

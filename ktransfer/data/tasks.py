@@ -91,7 +91,7 @@ class _Place(NamedTuple):
     shifts: "tuple[tuple[str, _Place | None], ...]" = ()
 
 
-def load(name, labels_per_class=None, seed=0):
+def load(name: str, labels_per_class: int | None = None, seed: int = 0) -> Task:
     """Return the `Task` called `name`.
 
     Args:
@@ -115,7 +115,7 @@ def load(name, labels_per_class=None, seed=0):
     return task._replace(train=train, sha256=_task_hash(train, task.unlabelled))
 
 
-def test_split(name):
+def test_split(name: str) -> Split:
     """Return the test `Split` of the task `name`; only evaluation calls this.
 
     Raises:
@@ -145,7 +145,7 @@ def sealed():
         _SEALED.reset(token)
 
 
-def digest(name):
+def digest(name: str) -> str:
     """Return the sha256 of all arrays of `name`, training and test.
 
     It is computed once a process, and allowed inside `sealed`: a hash tells
@@ -154,7 +154,7 @@ def digest(name):
     return _digest(_place(name))
 
 
-def classes(name):
+def classes(name: str) -> tuple[tuple, str]:
     """Return what the labels of `name` mean: (`labels`, `label_space`).
 
     Two tasks of equal arrays differ if only one has the source's classes.
@@ -163,7 +163,7 @@ def classes(name):
     return _problem(place).labels, _label_space(place)
 
 
-def check_name(name):
+def check_name(name: str) -> None:
     """Check a `name` without reading an image.
 
     Raises:
@@ -173,7 +173,7 @@ def check_name(name):
     _place(name)
 
 
-def names():
+def names() -> list[str]:
     """Return the sorted names of all data sets and of their named subsets.
 
     Embedded, found in $KTRANSFER_DATA, or to be downloaded.

@@ -11,8 +11,10 @@ from typing import Any, NamedTuple
 
 import keras
 
+from ktransfer.models import graph
+from ktransfer.models.graph import leaves
 from ktransfer.models.layers import InferenceMode
-from ktransfer.models.surgery import inline, leaves
+from ktransfer.models.surgery import inline
 
 # Bytes of cached values above which a graph stays live. It is a constant and
 # not a setting, since a cached and a live run differ in their last bits.
@@ -49,18 +51,19 @@ def split(model):
     frozen. What depends on two inputs is not cached, since their images are
     not paired.
     """
-    flat = _opened(model)
+    opened = _opened(model)
+    flat = graph.read(opened, opens=lambda layer: False)
     raw = {
         name: keras.Input(batch_shape=x.shape, dtype=x.dtype, name=name)
-        for name, x in input_names(flat).items()
+        for name, x in input_names(opened).items()
     }
     walk = _Walk(raw)
-    # A dictionary, which is flattened in the order of the model's own.
     values = {
         name: _Value(tensor, name != "progress", False, frozenset([name]))
         for name, tensor in raw.items()
     }
-    reached = flat._run_through_graph(values, call_fn=walk.call)
+    given = values if isinstance(flat.inputs, dict) else values["target"]
+    reached = graph.run(flat, given, walk.call)
     outputs = keras.tree.map_structure(walk.live, reached)
     used = {name: raw[name] for name in raw if name in walk.raw_used}
     return Parts(walk.prefixes, {**walk.cached, **used}, outputs)
@@ -92,7 +95,8 @@ class _Walk:
         self.raw, self.raw_used = raw, set()
         self.cached, self.prefixes, self._inputs = {}, {}, {}
 
-    def call(self, operation, *args, **kwargs):
+    def call(self, node, args, kwargs):
+        operation = node.operation
         values = [
             x
             for x in keras.tree.flatten((args, kwargs))
@@ -164,7 +168,7 @@ def _is_fixed(operation):
         return True
     sheltered = isinstance(operation, InferenceMode)
     for layer in leaves(operation):
-        if layer.weights and layer.trainable:
+        if layer.weights and layer.trainable and not graph.is_adapted(layer):
             return False
         if getattr(layer, "activity_regularizer", None) is not None:
             return False

@@ -1,46 +1,120 @@
-"""Optimisers and schedules by name, and what the suite adds to Keras's.
+"""Optimisers and schedules by name: how weights move, as pure functions.
 
-Whatever optimiser it is, `fit` sets its `learning_rate` at every step.
+An optimiser here is a function: variables -> `Update`, which holds the state
+at step 0 and says what one step makes of state and weights. Nothing is
+assigned; a backend carries both along, in place where that is faster.
 """
 
 import functools
 import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
-import keras
 import numpy as np
 from keras import ops
 
-from ktransfer.engine import backend
 from ktransfer.errors import unknown
 
 
-class Adam(keras.optimizers.Adam):
-    """Keras's Adam, whose update is one pass over the weights.
+class Update(NamedTuple):
+    """How a group of weights moves.
 
-    In a dense head the passes of the original take a third of a step.
+    `start` holds the arrays of the state at step 0. `apply` is (state,
+    gradients, values, rate, scales) -> (state, values), lists of arrays all;
+    a weight moves by rate x its scale. `adam` holds the settings where it is
+    Adam, which a backend may do in one pass; `optimizer` the Keras optimiser
+    where it is one, built on the group's variables.
     """
 
-    def update_step(self, gradient, variable, learning_rate):
-        if self.amsgrad:
-            super().update_step(gradient, variable, learning_rate)
-            return
-        place = self._get_variable_index(variable)
-        backend.apply_adam(
-            variable,
-            self._momentums[place],
-            self._velocities[place],
-            gradient,
-            step=self.iterations + 1,
-            learning_rate=learning_rate,
-            decays=(self.beta_1, self.beta_2),
-            epsilon=self.epsilon,
-        )
+    start: list
+    apply: Callable
+    adam: "AdamSettings | None" = None
+    optimizer: Any = None
 
 
-OPTIMIZERS = {
-    "adam": Adam,
-    "sgd": functools.partial(keras.optimizers.SGD, momentum=0.9),
-}
+class AdamSettings(NamedTuple):
+    """Keras's defaults of Adam: the decays of both moments, and epsilon."""
+
+    beta_1: float = 0.9
+    beta_2: float = 0.999
+    epsilon: float = 1e-7
+
+
+ADAM = AdamSettings()
+
+
+def adam(variables, settings=ADAM):
+    """Return the `Update` of Adam, as Keras has it.
+
+    Its state is the number of steps done, the moments and the velocities.
+    Source: Kingma and Ba 2015, arXiv:1412.6980.
+    """
+    zeros = [np.zeros(variable.shape, "float32") for variable in variables]
+    apply = functools.partial(_apply_adam, settings)
+    return Update([np.zeros((), "int32"), *zeros, *zeros], apply, settings)
+
+
+def _apply_adam(settings, state, gradients, values, rate, scales):
+    step, slots = state[0] + 1, state[1:]
+    moments, velocities = slots[: len(values)], slots[len(values) :]
+    b1, b2, epsilon = settings
+    moments = [m + (1 - b1) * (g - m) for m, g in zip(moments, gradients)]
+    velocities = [
+        v + (1 - b2) * (ops.square(g) - v)
+        for v, g in zip(velocities, gradients)
+    ]
+    done = ops.cast(step, "float32")
+    rate = rate * ops.sqrt(1 - b2**done) / (1 - b1**done)
+    values = [
+        x - rate * scale * m / (ops.sqrt(v) + epsilon)
+        for x, scale, m, v in zip(values, scales, moments, velocities)
+    ]
+    return [step, *moments, *velocities], values
+
+
+def sgd(variables, momentum=0.9):
+    """Return the `Update` of gradient descent with momentum, as Keras has it.
+
+    Its state is the velocities.
+    Source: Sutskever et al. 2013, without Nesterov's look ahead.
+    """
+    zeros = [np.zeros(variable.shape, "float32") for variable in variables]
+    return Update(zeros, functools.partial(_apply_sgd, momentum))
+
+
+def _apply_sgd(momentum, state, gradients, values, rate, scales):
+    moved = [
+        v * momentum - g * (rate * scale)
+        for v, g, scale in zip(state, gradients, scales)
+    ]
+    return moved, [x + v for x, v in zip(values, moved)]
+
+
+def of_keras(build, variables):
+    """Return the `Update` of a Keras optimiser.
+
+    Args:
+        build: class or function learning_rate -> fresh Keras optimiser.
+        variables: Keras variables, which it is built on.
+    """
+    optimizer = build(1.0)
+    optimizer.build(variables)
+    start = [variable.numpy() for variable in optimizer.variables]
+    apply = functools.partial(_apply_keras, optimizer)
+    return Update(start, apply, None, optimizer)
+
+
+def _apply_keras(optimizer, state, gradients, values, rate, scales):
+    state = [
+        rate if variable is optimizer.learning_rate else kept
+        for variable, kept in zip(optimizer.variables, state)
+    ]
+    found, state = optimizer.stateless_apply(state, gradients, values)
+    pairs = zip(values, found, scales)
+    return state, [x if s == 1 else o + s * (x - o) for o, x, s in pairs]
+
+
+OPTIMIZERS = {"adam": adam, "sgd": sgd}
 # Factors of the learning rate at p, the share of the steps done. The last is
 # that of Ganin and Lempitsky 2015, arXiv:1409.7495.
 SCHEDULES = {
@@ -51,15 +125,15 @@ SCHEDULES = {
 
 
 def named(optimizer):
-    """Return the function learning_rate -> optimiser of a name.
+    """Return the function variables -> `Update` of a name.
 
-    What is no name is returned as it is.
+    A class or function learning_rate -> fresh Keras optimiser is wrapped.
 
     Raises:
         KTransferError: `E_UNKNOWN`.
     """
     if not isinstance(optimizer, str):
-        return optimizer
+        return functools.partial(of_keras, optimizer)
     if optimizer not in OPTIMIZERS:
         raise unknown("optimizer", optimizer, OPTIMIZERS)
     return OPTIMIZERS[optimizer]
@@ -74,65 +148,3 @@ def factor(schedule):
     if schedule not in SCHEDULES:
         raise unknown("schedule", schedule, SCHEDULES)
     return SCHEDULES[schedule]
-
-
-def scaled(optimizer, variables, scales):
-    """Return `optimizer`, whose update of each variable is scaled.
-
-    Scaling gradients would do nothing under Adam.
-    """
-    if all(scale == 1 for scale in scales):
-        return optimizer
-    apply = optimizer.apply
-
-    def scaled_apply(gradients, trainable_variables=None):
-        own = [
-            (variable, ops.copy(variable), scale)
-            for variable, scale in zip(variables, scales, strict=True)
-            if scale != 1
-        ]
-        apply(gradients, trainable_variables)
-        for variable, old, scale in own:
-            variable.assign(old + scale * (variable - old))
-
-    optimizer.apply = scaled_apply
-    return optimizer
-
-
-class InTurns(keras.optimizers.Optimizer):
-    """One optimiser for the `heads` and one for all else; one may rest.
-
-    Args:
-        optimizer: function learning_rate -> optimiser, called for both.
-        heads: the variables of the heads.
-        turn: function () -> 1 if all else rests, 2 if the heads do.
-        clock: integer variable that counts the steps.
-        learning_rate: of both.
-    """
-
-    def __init__(self, optimizer, heads, turn, clock, learning_rate):
-        super().__init__(learning_rate)
-        self._heads, self._turn, self._clock = heads, turn, clock
-        self._both = [optimizer(lambda: self.learning_rate) for _ in range(2)]
-
-    def build(self, variables):
-        super().build(variables)
-        theirs = {id(variable) for variable in self._heads}
-        own = [v for v in variables if id(v) not in theirs]
-        self._parts = list(zip(self._both, (own, self._heads), (1, 2)))
-        for part, group, _ in self._parts:
-            part.build(group)
-
-    @property
-    def variables(self):
-        # Not what the base class finds, which holds the heads themselves.
-        inner = [v for part in self._both for v in part.variables]
-        return [self.iterations, self.learning_rate, *inner]
-
-    def apply(self, gradients, trainable_variables=None):
-        slopes = {id(v): g for v, g in zip(trainable_variables, gradients)}
-        for part, group, rest in self._parts:
-            given = [slopes[id(v)] for v in group]
-            update = functools.partial(part.apply, given, group)
-            ops.cond(self._turn() != rest, update, lambda: None)
-        self._clock.assign_add(1)

@@ -2,20 +2,21 @@
 
 Tracing a training costs as much as hundreds of its steps, and a suite is
 hundreds of small trainings. A program is kept with the variables it was traced
-with; a model of the same structure lends it its values, and takes them back
-with what training made of them. Which runs came before moves no bit.
+with. A model of the same structure copies its weights in, trains, and copies
+them back; which runs came before changes no result.
 """
 
 import collections
 import contextlib
 import threading
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import keras
 import numpy as np
 from keras import ops
 
-from ktransfer.engine import backend, optimizers
+from ktransfer.engine import backend
 from ktransfer.engine.structures import structure
 
 # Programs that a process keeps, those used last.
@@ -24,19 +25,28 @@ KEPT = 24
 BATCH = 250
 
 _programs: collections.OrderedDict = collections.OrderedDict()
-# A program works on one model's values; a thread waits for the other.
+# A program works on one model's values, so a thread waits for the other.
 _one_at_a_time = threading.RLock()
 
 
 class Program(NamedTuple):
-    """A model that is compiled, and all variables that it computes with.
+    """What is compiled, and all variables that it computes with."""
 
-    `start` holds the values of the optimiser's variables at step 0.
+    compiled: Any
+    variables: list
+
+
+class Turn(NamedTuple):
+    """What some steps of a training do: a loss, and the weights it moves.
+
+    `loss` is a function (labels, outputs) -> scalar, or -> list of scalars
+    where `combine` makes one gradient of theirs: (variables, a list of arrays,
+    one a variable, for each loss) -> list of arrays. `variables` are moved.
     """
 
-    model: keras.Model
+    loss: Callable
     variables: list
-    start: list
+    combine: Callable | None = None
 
 
 def forget():
@@ -45,42 +55,133 @@ def forget():
 
 
 @contextlib.contextmanager
-def training(objective, names, loss, optimizer, *, scales, batch):
-    """Yield an `Objective` that trains the variables of `objective`.
+def training(objective, names, turns, update, *, scales, batch):
+    """Yield a function that takes the steps of a call: arrays -> mean loss.
 
-    It is the given one, or one of the same structure that was traced before,
-    which holds the values inside the `with` block. The optimiser is fresh.
+    What a call gets, `num` being the most steps a call takes: `inputs` by name
+    and `labels` by stream, each as `values`, `(num * batch, ...)`, and the
+    `rows` of them that a step takes, `(num, batch)`; `progress`,
+    `learning_rate` and `turn`, `(num,)`; and `count`, `(1,)`, the steps to
+    take.
+
+    The program is that of the given objective, or one of the same structure
+    that was traced before, which holds the values inside the `with` block.
+    The optimiser starts anew.
 
     Args:
-        objective: an `Objective`, not compiled; its `trainable_variables` are
-            trained.
-        names: of its inputs, in their order.
-        loss: function (labels, outputs) -> scalar.
-        optimizer: class or function learning_rate -> fresh Keras optimiser.
-        scales: of the update, one a trainable variable.
-        batch: what tells the shapes of a call, since a program is for one.
+        objective: functional model, inputs in the order of `names`.
+        names: of its inputs.
+        turns: list of `Turn`.
+        update: function variables -> `optimizers.Update`.
+        scales: function variable -> factor of its rate.
+        batch: what tells the shapes of a call, since a program is for one, and
+            all else that a trace rests on.
     """
-    given = structure(objective, list(names), loss, optimizer, scales, batch)
+    groups = _groups(turns)
+    factors = [[scales(v) for v in variables] for variables, _ in groups]
+    given = structure(
+        objective,
+        list(names),
+        [tuple(x) for x in turns],
+        update,
+        factors,
+        batch,
+    )
 
     def make():
-        objective.prepare(names, loss)
-        # The rate is given with the batch.
-        trained = objective.trainable_variables
-        made = optimizers.scaled(optimizer(1.0), trained, scales)
         # XLA was measured: slower in convolutions and linear heads, and in
-        # dense ones no faster than `optimizers.Adam` without it.
-        objective.compile(made, jit_compile=False)
-        # Left to the first call, they make Keras trace twice.
-        made.build(trained)
-        return objective
+        # dense ones no faster than a fused Adam without it.
+        return backend.Trainer(
+            [
+                (_step(objective, names, turn, groups, numbers), numbers)
+                for turn, numbers in zip(turns, _numbers(turns, groups))
+            ],
+            [
+                (variables, factor, update(variables))
+                for (variables, _), factor in zip(groups, factors)
+            ],
+        )
 
-    program, variables = _find(given, "training", make)
-    for variable, value in zip(
-        program.model.optimizer.variables, program.start
-    ):
-        variable.assign(value)
-    with _lent(program, variables):
-        yield program.model
+    with _one_at_a_time:
+        program, variables = _find(given, "training", make)
+        program.compiled.reset()
+        with _lent(program, variables):
+            yield program.compiled.run
+
+
+def _groups(turns):
+    """Return (variables, turns) for all that are moved in the same turns.
+
+    Each group has an optimiser of its own, so that weights rest wholly,
+    moments and count of steps included, while it is not their turn.
+    """
+    found: dict[tuple, list] = {}
+    known: dict[int, tuple] = {}
+    for number, turn in enumerate(turns):
+        for variable in turn.variables:
+            known.setdefault(id(variable), (variable, []))[1].append(number)
+    for variable, numbers in known.values():
+        found.setdefault(tuple(numbers), []).append(variable)
+    return [(variables, numbers) for numbers, variables in found.items()]
+
+
+def _numbers(turns, groups):
+    """Return, for each turn, the numbers of the groups that it moves."""
+    return [
+        [k for k, (_, own) in enumerate(groups) if number in own]
+        for number in range(len(turns))
+    ]
+
+
+def _step(objective, names, turn, groups, numbers):
+    """Return the function (data, step) -> loss, and its gradients.
+
+    They are of the variables of the groups of these `numbers`, in order.
+    """
+    variables = [v for number in numbers for v in groups[number][0]]
+
+    def losses(images, labels):
+        outputs = objective(images, training=True)
+        # What a layer of lower precision gives is not summed in it.
+        wide = keras.tree.map_structure(_as_float32, outputs)
+        found = turn.loss(labels, wide)
+        added = sum(objective.losses)
+        if turn.combine is None:
+            return found + added
+        return [found[0] + added, *found[1:]]
+
+    def value_and_slopes(given, step):
+        images, labels = _batch(given, step, names)
+        value, slopes = backend.value_and_gradients(
+            lambda: losses(images, labels), variables
+        )
+        if turn.combine is None:
+            return value, slopes
+        return sum(value), turn.combine(variables, slopes)
+
+    return value_and_slopes
+
+
+def _batch(given, step, names):
+    """Return the images and labels of one step."""
+    taken, labels = (
+        {
+            name: backend.take_rows(table["values"], table["rows"][step])
+            for name, table in given[group].items()
+        }
+        for group in ("inputs", "labels")
+    )
+    if "progress" in names:
+        size = next(iter(taken.values())).shape[0]
+        taken["progress"] = ops.full((size, 1), given["progress"][step])
+    images = [taken[name] for name in names]
+    lone = set(labels) == {"target"}
+    return images, labels["target"] if lone else labels
+
+
+def _as_float32(x):
+    low = keras.backend.standardize_dtype(x.dtype) == "bfloat16"
+    return ops.cast(x, "float32") if low else x
 
 
 def forward(model, inputs):
@@ -98,36 +199,33 @@ def forward(model, inputs):
     rows = np.minimum(np.arange(padded), n - 1).reshape(-1, BATCH)
     kinds = [(x.shape[1:], x.dtype.str) for x in keras.tree.flatten(inputs)]
     given = structure(model, kinds)
-    program, variables = _find(given, "inference", lambda: model)
-    found = None
-    with _one_at_a_time, _lent(program, variables):
-        for start, batch in zip(range(0, padded, BATCH), rows):
-            part = program.model.predict_on_batch(
-                keras.tree.map_structure(lambda x: x[batch], inputs)  # noqa: B023
-            )
-            if found is None:
-                found = np.empty((padded, *part.shape[1:]), part.dtype)
-            found[start : start + BATCH] = part
+    found: Any = None
+    with _one_at_a_time:
+        program, variables = _find(given, "inference", lambda: model)
+        with _lent(program, variables):
+            for start, batch in zip(range(0, padded, BATCH), rows):
+                part = program.compiled.predict_on_batch(_rows(inputs, batch))
+                if found is None:
+                    found = np.empty((padded, *part.shape[1:]), part.dtype)
+                found[start : start + BATCH] = part
     return found[:n]
+
+
+def _rows(inputs, rows):
+    return keras.tree.map_structure(lambda x: x[rows], inputs)
 
 
 def _find(given, kind, make):
     """Return the `Program`, kept or made, and the variables of this model."""
     if given is None:
-        return _program(make(), []), []
+        return Program(make(), []), []
     key = kind, given.key
     if key not in _programs:
-        _programs[key] = _program(make(), given.variables)
+        _programs[key] = Program(make(), list(given.variables))
     _programs.move_to_end(key)
     if len(_programs) > KEPT:
         _programs.popitem(last=False)
     return _programs[key], given.variables
-
-
-def _program(model, variables):
-    optimizer = getattr(model, "optimizer", None)
-    start = [v.numpy() for v in optimizer.variables] if optimizer else []
-    return Program(model, list(variables), start)
 
 
 @contextlib.contextmanager
@@ -151,62 +249,3 @@ def _lent(program, variables):
 def _assign(variables, values):
     for variable, value in zip(variables, values, strict=True):
         variable.assign(value)
-
-
-class Objective(keras.Model):
-    """A graph that takes many steps a call, and any loss.
-
-    What a call gets, `num` being the most steps a call takes: `inputs` by name
-    and `labels` by stream, each as `values`, `(num * batch, ...)`, and the
-    `rows` of them that a step takes, `(num, batch)`; `progress` and
-    `learning_rate`, `(num,)`; and `count`, `(1,)`, the steps to take.
-    """
-
-    def prepare(self, names, loss):
-        self._names = names
-        self._loss = loss
-
-    def train_step(self, data):
-        # All is an argument and not captured: TensorFlow keeps the graph of a
-        # loop, and with it what it captured, for ever.
-        given, _, _ = keras.utils.unpack_x_y_sample_weight(data)
-        trained = self.trainable_variables
-
-        def one(step, total):
-            self.optimizer.learning_rate.assign(given["learning_rate"][step])
-            images, labels = self._batch(given, step)
-            value, slopes = backend.value_and_gradients(
-                lambda: self._value(images, labels), trained
-            )
-            self.optimizer.apply(slopes, trained)
-            return total + value
-
-        count = given["count"][0]
-        total = ops.fori_loop(0, count, one, ops.zeros(()))
-        return {"loss": total / ops.cast(count, "float32")}
-
-    def _value(self, images, labels):
-        outputs = self(images, training=True)
-        # What a layer of lower precision gives is not summed in it.
-        wide = keras.tree.map_structure(_as_float32, outputs)
-        return self._loss(labels, wide) + sum(self.losses)
-
-    def _batch(self, given, step):
-        taken, labels = (
-            {
-                name: backend.take_rows(table["values"], table["rows"][step])
-                for name, table in given[group].items()
-            }
-            for group in ("inputs", "labels")
-        )
-        if "progress" in self._names:
-            size = next(iter(taken.values())).shape[0]
-            taken["progress"] = ops.full((size, 1), given["progress"][step])
-        images = [taken[name] for name in self._names]
-        lone = set(labels) == {"target"}
-        return images, labels["target"] if lone else labels
-
-
-def _as_float32(x):
-    low = keras.backend.standardize_dtype(x.dtype) == "bfloat16"
-    return ops.cast(x, "float32") if low else x

@@ -14,6 +14,7 @@ import keras
 import numpy as np
 
 from ktransfer.files import sha256
+from ktransfer.models import graph
 
 # Packages whose classes say in their settings all that they compute, and whose
 # functions stay what they are while a process runs.
@@ -133,16 +134,30 @@ class _Reader:
 
     def _operation(self, operation):
         """Return the key of a layer, a model, or an operation of a graph."""
-        inner = list(getattr(operation, "_layers", ()))
+        inner = graph.inner_layers(operation)
         if isinstance(operation, keras.Model):
-            if not hasattr(operation, "_nodes_by_depth"):
+            if not graph.is_graph(operation):
                 raise _NotUnderstood(operation)
             body = self._graph(operation)
         else:
             body = self._config(operation, inner), self.read(inner)
         own = list(getattr(operation, "variables", ()))
         self.classes.add(type(operation))
-        return _trusted_name(type(operation)), body, self.read(own)
+        constants = self._constants(operation)
+        kind = _trusted_name(type(operation))
+        return kind, body, constants, self.read(own)
+
+    def _constants(self, operation):
+        """Return the key of arrays that are neither settings nor variables.
+
+        An adapted `Normalization` computes with such, made of its variables:
+        a program that was traced has those of the model it was traced with.
+        """
+        if isinstance(operation, keras.Model):
+            return ()
+        held = sorted(vars(operation).items())
+        arrays = [(name, _as_array(value)) for name, value in held]
+        return self.read([pair for pair in arrays if pair[1] is not None])
 
     def _config(self, operation, inner):
         """Return the key of the settings but for names, seeds, and layers."""
@@ -164,34 +179,33 @@ class _Reader:
 
     def _graph(self, model):
         """Return the key of the nodes of a functional model, bottom up."""
-        for tensor in model.inputs:
-            self._number(tensor)
+        read = graph.read(model, opens=lambda layer: False)
         rows = [
             (tuple(tensor.shape), str(tensor.dtype)) for tensor in model.inputs
         ]
-        for depth in sorted(model._nodes_by_depth, reverse=True):
-            for node in model._nodes_by_depth[depth]:
-                if not node.is_input:
-                    rows.append(self._node(node))
-        ends = keras.tree.map_structure(
-            lambda tensor: self._numbers[id(tensor)],
-            [model.input, model.output],
-        )
+        for node in read.nodes:
+            arguments = keras.tree.map_structure(_place, node.arguments)
+            rows.append((self.read(node.operation), self.read(arguments)))
+        ends = keras.tree.map_structure(_place, [read.inputs, read.outputs])
         return tuple(rows), self.read(ends)
 
-    def _node(self, node):
-        given = keras.tree.map_structure(
-            self._argument, [list(node.arguments.args), node.arguments.kwargs]
-        )
-        row = self.read(node.operation), self.read(given)
-        for tensor in node.outputs:
-            self._number(tensor)
-        return row
 
-    def _argument(self, value):
-        if isinstance(value, keras.KerasTensor):
-            return ("tensor", self._numbers[id(value)])
+def _place(value):
+    return f"tensor {value.number}" if _is_place(value) else value
+
+
+def _is_place(value):
+    return isinstance(value, graph.Tensor)
+
+
+def _as_array(value):
+    """Return a tensor or array as an array, None for all else."""
+    if isinstance(value, np.ndarray):
         return value
+    is_constant = not isinstance(value, keras.Variable | keras.KerasTensor)
+    if is_constant and keras.ops.is_tensor(value) and hasattr(value, "numpy"):
+        return value.numpy()
+    return None
 
 
 def _holds(value, kinds):

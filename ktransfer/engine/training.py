@@ -1,4 +1,4 @@
-"""`fit`, the only training of the package, and `predict`.
+"""`fit`, the only training of the package.
 
 `fit` owns the epoch order, computes frozen layers once, checks what goes in
 and what comes out, and starts from a fresh optimiser every time. What it runs
@@ -6,35 +6,30 @@ is compiled in `programs`, and nowhere else.
 """
 
 import contextlib
-import math
+import contextvars
 import sys
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import keras
 import numpy as np
-from keras import ops
 
 from ktransfer.data import Split
 from ktransfer.engine import (
+    arguments,
     backend,
+    batches,
     feature_cache,
     frozen,
+    normalization,
     optimizers,
     programs,
+    promises,
 )
 from ktransfer.engine.losses import cross_entropy
-from ktransfer.engine.programs import Objective
-from ktransfer.errors import Diverged, KTransferError, NotApplicable, unknown
-from ktransfer.models.surgery import inline, leaves, node_of
-from ktransfer.seeds import stream
-
-# Most steps of one compiled call. The weights do not depend on it.
-CHUNK = 50
-
-# Names of Keras's dtype policies.
-PRECISIONS = ("float32", "mixed_bfloat16")
-# What works on pixels stays in float32: bfloat16 does not hold all of 8 bits.
-_ON_PIXELS = ("resize", "rgb_to_grey", "pixels", "rescale")
+from ktransfer.engine.options import Options, check, check_numbers
+from ktransfer.engine.precision import computing_in
+from ktransfer.errors import KTransferError
 
 
 class Fit(NamedTuple):
@@ -42,40 +37,55 @@ class Fit(NamedTuple):
 
     `curve` holds (step, mean loss since the last point); `cached` the values
     a frozen part gave per image, 0 if the graph was live;
-    `trainable_parameters` those that this stage trained.
+    `trainable_parameters` those that this stage trained; `statistics` what
+    became of those of thawed BatchNorm layers, "" without such.
     """
 
     steps: int
     curve: list
     cached: int
     trainable_parameters: int
+    statistics: str
 
 
-# What `fit` did since the last `ledger()`; the runner reads it after a method.
-_ledger: list[Fit] = []
+class Turn(NamedTuple):
+    """What some steps of a cycle do: a loss, and the layers it trains.
+
+    `loss` is as in `fit`; `layers` None trains all that are thawed.
+    """
+
+    steps: int
+    loss: Callable
+    layers: list | None = None
 
 
-def ledger():
-    """Return the `Fit`s since the last call, and forget them."""
-    done = list(_ledger)
-    _ledger.clear()
-    return done
+_recorded: contextvars.ContextVar = contextvars.ContextVar("fits", default=None)
+
+
+@contextlib.contextmanager
+def recording():
+    """Yield the list of the `Fit`s inside the `with` block, in order."""
+    fits: list[Fit] = []
+    token = _recorded.set(fits)
+    try:
+        yield fits
+    finally:
+        _recorded.reset(token)
 
 
 def fit(
-    model,
-    data,
+    model: keras.Model,
+    data: Split | dict,
     *,
-    steps,
-    seed,
-    learning_rate=1e-3,
-    batch_size=64,
-    loss=cross_entropy,
-    optimizer="adam",
-    schedule="constant",
-    rates=(),
-    precision="float32",
-):
+    steps: int,
+    seed: int,
+    loss: Callable = cross_entropy,
+    rates: Sequence[tuple] = (),
+    served: tuple | None = None,
+    turns: Sequence[Turn] = (),
+    combine: Callable | None = None,
+    **options: Any,
+) -> None:
     """Train the thawed layers of `model` for `steps` optimiser steps.
 
     Args:
@@ -88,256 +98,127 @@ def fit(
             goes on with its next epoch inside the batch.
         steps: number of optimiser steps, 0 to change nothing.
         seed: of the epoch order.
-        learning_rate: the rate at the first step.
-        batch_size: images of each stream a step.
         loss: function (labels, outputs) -> scalar; labels int32 `(batch,)`, or
             a dictionary by stream; outputs as the model gives them.
-        optimizer: a name of `optimizers.OPTIMIZERS`, or a class or function
-            learning_rate -> fresh Keras optimiser, whose rate is then set at
-            every step.
-        schedule: a name of `optimizers.SCHEDULES`; what multiplies the rate,
-            by the share of the steps done.
         rates: pairs (layers, learning rate) for layers with a rate of their
             own; the update is scaled, not the gradient.
-        precision: of `PRECISIONS`; what layers compute in while they train.
-            Weights, losses, heads and the model that comes out are float32.
+        served: (model, images) that BatchNorm's statistics are estimated
+            anew for; None for `model` and the images it is trained on.
+        turns: list of `Turn` that the steps cycle through, in place of `loss`.
+            Weights rest wholly, moments included, out of their turn.
+        combine: function (trained variables, a list of gradients for each
+            loss) -> list of gradients; `loss` then returns a list.
+        options: of `options.Options`.
 
     Raises:
-        KTransferError: bad arguments or data (`E_ARGUMENT`, `E_IMAGES`,
-            `E_LABELS`), or a broken promise (`E_INVARIANT`): a frozen weight
-            moved or a thawed one did not.
-        NotApplicable: all that the thawed layers read is 0.
+        KTransferError: bad arguments or data (`E_ARGUMENT`, `E_UNKNOWN`,
+            `E_IMAGES`, `E_LABELS`), or a broken promise (`E_INVARIANT`).
+        NotApplicable: all that thawed layers read, or answer, is 0.
         Diverged: a weight is no longer finite.
     """
-    streams = data if not isinstance(data, Split) else {"target": data}
-    check_arguments(steps=steps, learning_rate=learning_rate)
-    check_arguments(batch_size=batch_size)
-    build, factor = optimizers.named(optimizer), optimizers.factor(schedule)
-    if precision not in PRECISIONS:
-        raise unknown("precision", precision, PRECISIONS)
-    images, labels = _checked_streams(model, streams, loss)
-    if not steps:
-        return
+    training = Options(**options)
+    check_numbers(steps=steps)
+    check(training)
+    streams = {"target": data} if isinstance(data, Split) else data
+    cycle = list(turns) or [Turn(1, loss)]
+    images, labels = arguments.checked_streams(model, streams, cycle[0].loss)
+    scales = _scales(rates, training.learning_rate)
+    if steps:
+        plan = _Plan(model, images, labels, cycle, combine, scales, training)
+        _fit(plan, served, steps, seed)
+
+
+class _Plan(NamedTuple):
+    """A training, checked: what `fit` was given."""
+
+    model: keras.Model
+    images: dict
+    labels: dict
+    turns: list
+    combine: Callable | None
+    scales: dict
+    options: Options
+
+
+def _fit(plan, served, steps, seed):
+    """Carry a training out, check what came out, and note it."""
     backend.check_settings()
-    orders = {
-        name: epoch_order(len(x), steps, batch_size, seed, name)
-        for name, x in images.items()
-    }
-    inputs, outputs, arrays, cached = _partial(model, images, orders)
-    objective = Objective(list(inputs.values()), outputs, name="objective")
-    before = _snapshot(model)
-    scales = _scales(rates, learning_rate)
-    progress = np.arange(steps) / steps
-    trained = objective.trainable_variables
+    model, options = plan.model, plan.options
+    live = _live_part(plan, steps, seed)
+    trained = live.objective.trainable_variables
+    before = promises.snapshot(model)
     with (
-        _computing_in(precision, objective),
-        programs.training(
-            objective,
-            list(inputs),
-            loss,
-            build,
-            scales=[scales.get(id(variable), 1) for variable in trained],
-            batch=[CHUNK, batch_size, sorted(labels)],
-        ) as program,
+        _settling(plan, served),
+        computing_in(options.precision, live.objective),
+        _program(plan, live, trained) as train,
     ):
-        curve = _run(
-            program,
-            {"inputs": arrays, "labels": labels},
-            orders,
-            progress,
-            learning_rate * factor(progress),
-        )
-    _check_after(model, before, scales, steps)
-    count = int(sum(np.prod(v.shape) for v in objective.trainable_variables))
-    _ledger.append(Fit(steps, curve, cached, count))
-
-
-def predict(model, images):
-    """Return the outputs of `model` for all `images`, in inference mode.
-
-    Args:
-        model: one input.
-        images: `(n, ...)`.
-
-    Returns:
-        array `(n, ...)`. An image's result does not depend on how many others
-        there are, and its frozen part may come from `feature_cache`.
-    """
-    if not any(x.weights and not x.trainable for x in leaves(model)):
-        return programs.forward(model, images)
-    parts = frozen.split(model)
-    arrays = [
-        feature_cache.values(parts.prefixes[name][1], images)
-        if name in parts.prefixes
-        else images
-        for name in parts.inputs
-    ]
-    if [*parts.inputs.values()] == [parts.outputs]:
-        return np.array(arrays[0])
-    rest = keras.Model(list(parts.inputs.values()), parts.outputs)
-    return programs.forward(rest, arrays)
-
-
-def reestimate_statistics(model, images):
-    """Set BatchNorm's moving statistics to those of `images`, bottom up.
-
-    Each layer gets the mean and variance of its own input in inference mode,
-    the layers below being done already; variances are at least 1e-6. Mixed
-    weights need it, since mixed statistics belong to no network.
-
-    Args:
-        model: from raw images; its other variables stay.
-        images: `(n, height, width, channels)` uint8.
-    """
-    for layer in leaves(model):
-        if isinstance(layer, keras.layers.BatchNormalization):
-            flat = inline(model, tap=[layer.name])
-            (reached,) = node_of(flat.output[layer.name]).input_tensors
-            mean, variance = _moments(keras.Model(flat.input, reached), images)
-            layer.moving_mean.assign(mean)
-            layer.moving_variance.assign(np.maximum(variance, 1e-6))
-
-
-def _moments(model, images, batch=1000):
-    """Return mean and variance of each channel of the outputs, float64."""
-    count, total, squares = 0, 0.0, 0.0
-    for start in range(0, len(images), batch):
-        values = predict(model, images[start : start + batch])
-        values = values.reshape(-1, values.shape[-1]).astype("float64")
-        count += len(values)
-        total = total + values.sum(axis=0)
-        squares = squares + (values**2).sum(axis=0)
-    mean = total / count
-    return mean, squares / count - mean**2
-
-
-def epoch_order(n, steps, batch_size, seed, name="target"):
-    """Return the rows of every step, integers `(steps, batch_size)`.
-
-    Epoch e of a stream is `default_rng([s, e]).permutation(n)`, s being the
-    stream's own seed; the epochs follow each other without a gap.
-    """
-    own = stream(seed, "order", name)
-    epochs = math.ceil(steps * batch_size / n)
-    rows = [
-        np.random.default_rng([own, e]).permutation(n) for e in range(epochs)
-    ]
-    flat = np.concatenate(rows)[: steps * batch_size]
-    return flat.reshape(steps, batch_size).astype("int32")
-
-
-# Before
-
-
-def check_arguments(**values):
-    """Refuse numbers that Keras would accept and misread.
-
-    Raises:
-        KTransferError: `E_ARGUMENT` with the name, the value and the range.
-    """
-    for name, value in values.items():
-        whole = name in ("steps", "batch_size")
-        lowest = 0 if name == "steps" else (1 if whole else 0)
-        good = (
-            isinstance(value, int | float | np.number)
-            and not isinstance(value, bool)
-            and math.isfinite(value)
-            and (not whole or value == int(value))
-            and (value >= lowest if whole else value > 0)
-        )
-        if not good:
-            expected = (
-                f"a whole number of at least {lowest}" if whole else "> 0"
-            )
-            raise KTransferError(
-                "E_ARGUMENT", f"{name} is {value!r}; expected {expected}."
-            )
-
-
-def check_alive(*features):
-    """Refuse, with `NotApplicable`, features that are 0 for every image.
-
-    Args:
-        features: `(n, ...)` each; one that is alive is enough.
-    """
-    # The first rows mostly tell, and are few.
-    parts = (x[i : i + 250] for x in features for i in range(0, len(x), 250))
-    if not any(part.any() for part in parts):
-        raise NotApplicable(
-            "the source's features are 0 for every labelled image, as those of "
-            "a network whose units have died; expected some to learn from."
-        )
-
-
-def _checked_streams(model, streams, loss):
-    inputs = frozen.input_names(model)
-    images, labels = {}, {}
-    for name, part in streams.items():
-        if name not in inputs:
-            raise KTransferError(
-                "E_ARGUMENT",
-                f"the model has no input {name!r}; expected one of "
-                f"{', '.join(inputs)}.",
-            )
-        x, y = part if isinstance(part, Split) else (part, None)
-        _check_images(name, x, tuple(inputs[name].shape[1:]))
-        images[name] = x
-        if y is not None:
-            labels[name] = _checked_labels(name, y, len(x))
-    classes = getattr(model.output, "shape", (None,))[-1]
-    if loss is cross_entropy and max(labels["target"]) >= classes:
-        raise KTransferError(
-            "E_LABELS",
-            f"label {max(labels['target'])} for {classes} logits; expected "
-            f"labels from 0 to {classes - 1}.",
-        )
-    return images, labels
-
-
-def _check_images(name, x, shape):
-    if not len(x) or tuple(x.shape[1:]) != shape:
-        raise KTransferError(
-            "E_IMAGES",
-            f"{name} images have the shape {tuple(x.shape)}; expected (n, "
-            f"{', '.join(map(str, shape))}) with n > 0. Use adapt_input.",
-        )
-    if x.dtype.kind not in "bui" and not np.isfinite(x).all():
-        raise KTransferError("E_IMAGES", f"{name} images hold NaN or infinity.")
-
-
-def _checked_labels(name, y, n):
-    y = np.asarray(y)
-    if y.shape != (n,) or y.dtype.kind not in "iu" or y.min() < 0:
-        raise KTransferError(
-            "E_LABELS",
-            f"{name} labels have shape {y.shape} and type {y.dtype}; expected "
-            f"integers >= 0 of shape ({n},).",
-        )
-    return y.astype("int32")
+        curve = _run(train, plan, live, steps)
+    scaled = {key for key, scale in plan.scales.items() if scale != 1}
+    taken = [plan.turns[number] for number in set(_cycle(plan.turns, steps))]
+    moved = [v for turn in taken for v in _trained_by(turn, trained)]
+    moving = {id(variable) for variable in moved} - scaled
+    slopes = _Slopes(plan, live)
+    promises.check(model, before, moving, steps, slopes=slopes.of)
+    thawed = normalization.normalisations(model, thawed=True)
+    done = Fit(
+        steps,
+        curve,
+        live.cached,
+        int(sum(np.prod(v.shape) for v in trained)),
+        options.statistics if thawed else "",
+    )
+    if (fits := _recorded.get()) is not None:
+        fits.append(done)
 
 
 # The frozen part
 
 
-def _partial(model, images, orders):
-    """Return inputs, outputs, arrays of the live part, and values cached."""
-    parts = frozen.split(model)
+class _Live(NamedTuple):
+    """The part of a model that is trained, and what it reads.
+
+    `objective` maps the inputs of `names`, in order, to the model's outputs;
+    `arrays` and `orders` are by these names, and `cached` counts the values
+    that a frozen part gave per image.
+    """
+
+    objective: keras.Model
+    names: list
+    arrays: dict
+    orders: dict
+    cached: int
+
+
+def _live_part(plan, steps, seed):
+    """Return the `_Live` part of a model, what is frozen being computed."""
+    images = plan.images
+    size = plan.options.batch_size
+    orders = {
+        name: batches.epoch_order(len(x), steps, size, seed, name)
+        for name, x in images.items()
+    }
+    parts = frozen.split(plan.model)
     widths = {
         name: int(np.prod(prefix.output.shape[1:]))
         for name, (_, prefix) in parts.prefixes.items()
     }
-    size = sum(
+    needed = sum(
         4 * widths[name] * len(images[origin])
         for name, (origin, _) in parts.prefixes.items()
     )
-    if not parts.prefixes or size > frozen.MEMORY_BUDGET:
-        return frozen.input_names(model), model.output, dict(images), 0
+    if not parts.prefixes or needed > frozen.MEMORY_BUDGET:
+        inputs = frozen.input_names(plan.model)
+        objective = keras.Model([*inputs.values()], plan.model.output)
+        return _Live(objective, [*inputs], dict(images), orders, 0)
     arrays = {name: images[name] for name in parts.inputs if name in images}
     for name, (origin, prefix) in parts.prefixes.items():
         arrays[name] = _evaluated(prefix, images[origin], orders[origin])
         orders[name] = orders[origin]
-    check_alive(*arrays.values())
-    return parts.inputs, parts.outputs, arrays, sum(widths.values())
+    arguments.check_alive(*arrays.values())
+    objective = keras.Model([*parts.inputs.values()], parts.outputs)
+    return _Live(
+        objective, [*parts.inputs], arrays, orders, sum(widths.values())
+    )
 
 
 def _evaluated(prefix, images, order):
@@ -355,97 +236,57 @@ def _evaluated(prefix, images, order):
 # The training itself
 
 
-def _run(program, given, orders, progress, learning_rates):
+def _program(plan, live, trained):
+    """Return the context that yields the compiled training."""
+    options = plan.options
+    moved = [
+        programs.Turn(turn.loss, _trained_by(turn, trained), plan.combine)
+        for turn in plan.turns
+    ]
+    rest = batches.CHUNK, options.batch_size, sorted(plan.labels)
+    return programs.training(
+        live.objective,
+        live.names,
+        moved,
+        optimizers.named(options.optimizer),
+        scales=lambda variable: plan.scales.get(id(variable), 1),
+        batch=[*rest, options.statistics == "frozen"],
+    )
+
+
+def _trained_by(turn, trained):
+    """Return those of the `trained` variables that are of a turn's layers."""
+    if turn.layers is None:
+        return trained
+    own = {id(v) for x in turn.layers for v in x.trainable_variables}
+    return [variable for variable in trained if id(variable) in own]
+
+
+def _run(train, plan, live, steps):
     """Take all steps, a chunk a call; return the points of the curve."""
-    steps = len(progress)
-    size = _chunk_size(steps)
-    show = _progress_bar(steps)
-    tables = {
-        group: {name: _Table(x, orders[name]) for name, x in members.items()}
-        for group, members in given.items()
+    progress = np.arange(steps) / steps
+    factors = optimizers.factor(plan.options.schedule)(progress)
+    by_step = {
+        "progress": progress.astype("float32"),
+        "learning_rate": (plan.options.learning_rate * factors).astype(
+            "float32"
+        ),
+        "turn": _cycle(plan.turns, steps),
     }
+    given = {"inputs": live.arrays, "labels": plan.labels}
+    show = _progress_bar(steps)
     points = []
-    for start in range(0, steps, size):
-        stop = min(start + size, steps)
-        # Always as many rows as a program takes, which is made for a shape.
-        places = np.minimum(np.arange(start, start + CHUNK), stop - 1)
-        call = {
-            group: {name: table.call(places) for name, table in of.items()}
-            for group, of in tables.items()
-        }
-        call["progress"] = progress[places].astype("float32")
-        call["learning_rate"] = learning_rates[places].astype("float32")
-        call["count"] = np.array([stop - start], "int32")
-        call = keras.tree.map_structure(ops.convert_to_tensor, call)
-        logs = program.train_on_batch(call, return_dict=True)
-        points.append((stop, float(logs["loss"])))
+    for done, call in batches.calls(given, live.orders, by_step):
+        points.append((done, train(call)))
         show(*points[-1])
     return points
 
 
-class _Table:
-    """What a call reads of one array: as many values as its steps need.
-
-    Few images are put there once, for all calls; of many, those of the call.
-    """
-
-    def __init__(self, array, order):
-        self.array, self.order = array, order
-        self.most = CHUNK * order.shape[1]
-        self.whole = None
-        if len(array) <= self.most:
-            padded = np.zeros((self.most, *array.shape[1:]), array.dtype)
-            padded[: len(array)] = array
-            self.whole = ops.convert_to_tensor(padded)
-
-    def call(self, places):
-        """Return the values, and the rows of them that each step takes."""
-        rows = self.order[places]
-        if self.whole is not None:
-            return {"values": self.whole, "rows": rows}
-        every = np.arange(self.most, dtype="int32").reshape(rows.shape)
-        return {"values": self.array[rows.ravel()], "rows": every}
-
-
-@contextlib.contextmanager
-def _computing_in(precision, objective):
-    """Have the layers of `objective` but its heads compute in `precision`."""
-    changed = []
-    if precision != "float32":
-        kept = _heads(objective)
-        changed = [
-            (layer, layer.dtype_policy)
-            for layer in leaves(objective)
-            if layer.name not in _ON_PIXELS and layer not in kept
-        ]
-    for layer, _ in changed:
-        layer.dtype_policy = keras.DTypePolicy(precision)
-    try:
-        yield
-    finally:
-        for layer, policy in changed:
-            layer.dtype_policy = policy
-
-
-def _heads(model):
-    """Return the last layer with a kernel before each output, and all above."""
-    found, pending = [], list(model.outputs)
-    while pending:
-        node = node_of(pending.pop())
-        layer = node.operation
-        if isinstance(layer, keras.Model):
-            pending += layer.outputs
-        elif layer not in found and not node.is_input:
-            found.append(layer)
-            if not hasattr(layer, "kernel"):
-                pending += node.input_tensors
-    return found
-
-
-def _chunk_size(steps):
-    """Return the largest divisor of `steps` up to `CHUNK`, unless tiny."""
-    divisors = [k for k in range(1, min(steps, CHUNK) + 1) if steps % k == 0]
-    return divisors[-1] if divisors[-1] > CHUNK // 3 else min(steps, CHUNK)
+def _cycle(turns, steps):
+    """Return the number of the turn that each step belongs to."""
+    counts = [turn.steps for turn in turns]
+    cycle = np.repeat(np.arange(len(turns)), counts)
+    return np.resize(cycle, steps).astype("int32")
 
 
 def _progress_bar(steps):
@@ -456,10 +297,8 @@ def _progress_bar(steps):
     return lambda done, loss: bar.update(done, [("loss", loss)])
 
 
-# Rates
-
-
 def _scales(rates, learning_rate):
+    """Return id of a variable -> the factor of its rate."""
     scales = {}
     for chosen, rate in rates:
         if not chosen:
@@ -477,37 +316,46 @@ def _scales(rates, learning_rate):
 # After
 
 
-def _snapshot(model):
-    return [variable.numpy() for variable in model.variables]
+@contextlib.contextmanager
+def _settling(plan, served):
+    """Do by BatchNorm's statistics in the `with` block as the options say."""
+    if plan.options.statistics == "frozen":
+        with normalization.kept(plan.model):
+            yield
+        return
+    yield
+    thawed = normalization.normalisations(plan.model, thawed=True)
+    if plan.options.statistics != "reestimated" or not thawed:
+        return
+    if served is not None:
+        network, images = served
+        normalization.reestimate_statistics(network, images, thawed)
+    elif isinstance(plan.model.input, dict):
+        normalization.reestimate_statistics(plan.model, plan.images, thawed)
+    else:
+        (images,) = plan.images.values()
+        normalization.reestimate_statistics(plan.model, images, thawed)
 
 
-def _check_after(model, before, scales, steps):
-    trainable = {id(v) for v in model.trainable_variables}
-    may_move = _statistics_and_seeds(model)
-    for variable, old in zip(model.variables, before):
-        new = variable.numpy()
-        if not np.isfinite(new).all():
-            raise Diverged(f"{variable.path} is not finite after {steps} steps")
-        moved = new.tobytes() != old.tobytes()
-        if id(variable) in trainable:
-            # A scaled update may round to nothing, and a weight behind a
-            # zero-initialised one has no gradient at the first step.
-            broken = (
-                not moved and steps > 1 and scales.get(id(variable), 1) == 1
-            )
-        else:
-            broken = moved and id(variable) not in may_move
-        if broken:
-            verb = "moved although frozen" if moved else "did not move"
-            raise KTransferError(
-                "E_INVARIANT", f"{variable.path} {verb} in {steps} steps"
-            )
+class _Slopes(NamedTuple):
+    """What tells a weight that rests by chance from one that cannot move."""
 
+    plan: _Plan
+    live: _Live
 
-def _statistics_and_seeds(model):
-    """Return ids of the variables that training changes without a gradient."""
-    found = {id(v) for v in model.variables} - {id(v) for v in model.weights}
-    for layer in leaves(model):
-        if layer.trainable and hasattr(layer, "moving_mean"):
-            found |= {id(layer.moving_mean), id(layer.moving_variance)}
-    return found
+    def of(self, variables, most=256):
+        """Return the gradients of `variables` on some of the images."""
+        plan, live = self.plan, self.live
+        count = min(most, *(len(x) for x in live.arrays.values()))
+        given = {name: x[:count] for name, x in live.arrays.items()}
+        given["progress"] = np.ones((count, 1), "float32")
+        labels = {name: y[:count] for name, y in plan.labels.items()}
+        if set(labels) == {"target"}:
+            labels = labels["target"]
+
+        def total():
+            outputs = live.objective([given[name] for name in live.names])
+            losses = [turn.loss(labels, outputs) for turn in plan.turns]
+            return sum(sum(x) if isinstance(x, list) else x for x in losses)
+
+        return backend.value_and_gradients(total, variables)[1]

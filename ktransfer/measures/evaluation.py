@@ -1,16 +1,43 @@
-"""What is measured of a run besides its accuracy on the test split."""
+"""What is measured of a run: on the test split, and besides."""
 
 import keras
 import numpy as np
 
+from ktransfer import data
 from ktransfer.engine.losses import cross_entropy
-from ktransfer.engine.training import predict, reestimate_statistics
+from ktransfer.engine.normalization import reestimate_statistics
+from ktransfer.engine.prediction import predict
 from ktransfer.errors import Diverged
 from ktransfer.measures import transferability
 from ktransfer.models.surgery import adapt_input, copy, copy_backbone
 
 # Maps that are read at once, of several channels.
 _ROWS = 1000
+
+
+def evaluate(model, target):
+    """Open the test split of `target`, once, and measure `model` on it.
+
+    Returns:
+        dictionary for the record: accuracies and the mean cross-entropy in
+        nats; status `diverged` where a logit is not finite.
+    """
+    test = data.test_split(target)
+    logits = predict(model, test.x).astype("float64")
+    if not np.isfinite(logits).all():
+        return {"status": "diverged", "reason": "logits are not finite"}
+    right = logits.argmax(axis=-1) == test.y
+    top = logits.max(axis=-1, keepdims=True)
+    log_sum = top[:, 0] + np.log(np.exp(logits - top).sum(axis=-1))
+    losses = log_sum - logits[np.arange(len(test.y)), test.y]
+    per_class = [right[test.y == k].mean() for k in range(logits.shape[-1])]
+    return {
+        "status": "ok",
+        "num_test_images": len(test.y),
+        "test_accuracy": float(right.mean()),
+        "test_loss": float(losses.mean()),
+        "per_class_accuracy": [round(float(a), 6) for a in per_class],
+    }
 
 
 def accuracy(model, split):
@@ -80,33 +107,11 @@ def _probabilities(logits):
     return p / p.sum(axis=-1, keepdims=True)
 
 
-def _class_balance(_, y):
-    """Return the mean log frequency of the labels, -H(Y)."""
-    return np.log(np.bincount(y)[y] / len(y)).mean()
-
-
-def _shrunk_h_score(features, y):
-    """Return the H-score that few images allow."""
-    return transferability.h_score(features, y, "ledoit-wolf")
-
-
-# A run's hash follows those that it asks for, so the table is literal.
-SCORES = {
-    "class_balance": _class_balance,
-    "h_score": transferability.h_score,
-    "leep": transferability.leep,
-    "logme": transferability.logme,
-    "nce": transferability.nce,
-    "shrunk_h_score": _shrunk_h_score,
-    "transrate": transferability.transrate,
-}
-
-
 def scores(names, task, source):
     """Return scores of `source` for `task`, name -> number, without training.
 
     Args:
-        names: of `SCORES`.
+        names: of `transferability.SCORES`.
         task: the `Task`; its labelled images are read.
         source: the `Source`.
     """
@@ -117,7 +122,7 @@ def scores(names, task, source):
     ).reshape(len(x), -1)
     given = {"leep": _probabilities(logits), "nce": logits.argmax(axis=-1)}
     return {
-        name: float(SCORES[name](given.get(name, features), y))
+        name: float(transferability.SCORES[name](given.get(name, features), y))
         for name in names
     }
 

@@ -114,7 +114,7 @@ def _by_block(weights):
 def _by_layer(weights):
     if isinstance(weights, Mapping):
         return _as_lists(weights)
-    named = {}
+    named: dict[str, list] = {}
     for layers in _blocks(weights).values():
         for layer in layers:
             named.setdefault(layer.name, []).append(layer)
@@ -122,7 +122,7 @@ def _by_layer(weights):
 
 
 def _blocks(model):
-    from ktransfer.models.surgery import blocks
+    from ktransfer.models.blocks import blocks
 
     return blocks(model)
 

@@ -8,23 +8,24 @@ order and no number of steps stands between the features and what they hold.
 import numpy as np
 
 
-def softmax_regression(x, y, strength):
+def softmax_regression(x, y, strength, bias=True):
     """Return kernel and bias of the least mean CE + strength ||kernel||^2.
 
-    The bias is not penalised. Newton's method in float64, by conjugate
-    gradients, so that no Hessian is stored; a step is halved until the loss
-    falls.
+    The bias is not penalised; without one it is 0. Newton's method in float64,
+    by conjugate gradients, so that no Hessian is stored; a step is halved
+    until the loss falls.
 
     Args:
         x: features `(n, d)`.
         y: `(n, K)`, one-hot.
         strength: above 0; features that separate the classes have no minimum
             without a penalty.
+        bias: whether the model has one.
 
     Returns:
         (kernel `(d, K)`, bias `(K,)`), float64.
     """
-    x = np.c_[x, np.ones(len(x))]
+    x = np.c_[x, np.full(len(x), float(bias))]
     penalty = np.full((x.shape[1], 1), 2.0 * strength)
     penalty[-1] = 0
 

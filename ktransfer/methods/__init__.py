@@ -15,18 +15,13 @@ import re
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from ktransfer.engine.options import Options
 from ktransfer.errors import unknown
 
 _HERE = Path(__file__).resolve().parent
 _ARRANGED = ("steps", "seed")
 # What a method hands on to `fit`, with the defaults there.
-TRAINING = {
-    "learning_rate": 1e-3,
-    "batch_size": 64,
-    "optimizer": "adam",
-    "schedule": "constant",
-    "precision": "float32",
-}
+TRAINING = Options._field_defaults
 
 
 class Description(NamedTuple):
@@ -81,6 +76,7 @@ def load(name):
         full = f"{__name__}.{file.parent.name}.{name}"
         return importlib.import_module(full).transfer
     spec = importlib.util.spec_from_file_location(f"own_methods.{name}", file)
+    assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module.transfer

@@ -1,6 +1,8 @@
 """Networks, and what is done to them.
 
+- `graph`, `blocks`: read a model's graph, and where it can be cut.
 - `surgery`: cut, copy, freeze, adapt and mix models.
+- `own`: sources, and what a user's model is brought into.
 - `backbones`: functional builders, images -> features.
 - `layers`, `handmade`: layers that the suite adds to Keras.
 """

@@ -1,5 +1,7 @@
 """Layers that the suite adds to Keras; all of them save and load."""
 
+import inspect
+
 import keras
 import numpy as np
 from keras import ops
@@ -249,13 +251,16 @@ class StochasticNormalization(keras.layers.Layer):
 
 @keras.saving.register_keras_serializable("ktransfer")
 class LowRank(keras.layers.Layer):
-    """A frozen Dense or Conv2D with a trained update of its kernel W.
+    """A frozen layer with a trained update of its kernel W.
 
     It gives what the layer gives with W + (alpha / rank) A B for W. A reduces
     the inputs to `rank` values and is drawn, B expands them and starts at 0.
+    Of attention, the kernels of query and value have an update each, whose
+    outputs are those of all heads.
 
     Args:
-        layer: the Dense or Conv2D to own and freeze, bias included.
+        layer: the Dense, Conv2D or MultiHeadAttention to own and freeze, bias
+            included.
         rank: a whole number of at least 1.
         alpha: the factor of the update at rank 1.
         seed: of A.
@@ -264,43 +269,77 @@ class LowRank(keras.layers.Layer):
     def __init__(self, layer, rank, alpha, seed, **kwargs):
         super().__init__(**kwargs)
         self.layer = layer
+        # An assignment that changes nothing is skipped, and with it the parts
+        # of a frozen attention that loading has built.
+        self.layer.trainable = True
         self.layer.trainable = False
         self.rank, self.alpha, self.seed = rank, alpha, seed
+        # It is called as the layer is, attention with its own words.
+        self._call_signature = inspect.signature(layer.call)
 
     def build(self, shape):
         if not self.layer.built:
             self.layer.build(shape)
-        *inputs, outputs = self.layer.kernel.shape
-        # Uniform within 1 / sqrt(fan in), as in the peft library.
-        start = keras.initializers.VarianceScaling(
-            1 / 3, "fan_in", "uniform", seed=self.seed
-        )
-        self.reduce = self.add_weight(
-            (*inputs, self.rank), start, name="reduce"
-        )
-        self.expand = self.add_weight(
-            (self.rank, outputs), "zeros", name="expand"
-        )
+        self.reduce, self.expand = [], []
+        for number, part in enumerate(self._adapted()):
+            width = part.kernel.shape
+            # Of attention, what comes out is heads and their values.
+            split = 1 if self._is_attention() else len(width) - 1
+            # Uniform within 1 / sqrt(fan in), as in the peft library.
+            start = keras.initializers.VarianceScaling(
+                1 / 3, "fan_in", "uniform", seed=self.seed + number
+            )
+            self.reduce.append(
+                self.add_weight(
+                    (*width[:split], self.rank), start, name=f"reduce_{number}"
+                )
+            )
+            self.expand.append(
+                self.add_weight(
+                    (self.rank, *width[split:]),
+                    "zeros",
+                    name=f"expand_{number}",
+                )
+            )
 
-    @property
-    def kernel(self):
-        update = ops.matmul(self.reduce, self.expand)
-        return self.layer.kernel + self.alpha / self.rank * update
+    def _is_attention(self):
+        return isinstance(self.layer, keras.layers.MultiHeadAttention)
 
-    def call(self, inputs):
-        values = [
-            self.kernel if variable is self.layer.kernel else variable
-            for variable in self.layer.non_trainable_variables
+    def _adapted(self):
+        """Return the layers whose kernels are updated."""
+        if self._is_attention():
+            return [self.layer.query_dense, self.layer.value_dense]
+        return [self.layer]
+
+    def updated(self):
+        """Return pairs (kernel of the layer, what takes its place)."""
+        scale = self.alpha / self.rank
+        return [
+            (part.kernel, part.kernel + scale * ops.tensordot(a, b, axes=1))
+            for part, a, b in zip(self._adapted(), self.reduce, self.expand)
         ]
-        return self.layer.stateless_call([], values, inputs)[0]
 
-    def compute_output_spec(self, inputs):
-        return self.layer.compute_output_spec(inputs)
+    def call(self, *args, **kwargs):
+        places = {id(kernel): value for kernel, value in self.updated()}
+        before = self.layer.non_trainable_variables
+        values = [places.get(id(v), v) for v in before]
+        outputs, after = self.layer.stateless_call([], values, *args, **kwargs)
+        weights = {id(v) for v in self.layer.weights}
+        for variable, value in zip(before, after):
+            # The seed of a dropout goes on.
+            if id(variable) not in weights:
+                variable.assign(value)
+        return outputs
+
+    def compute_output_spec(self, *args, **kwargs):
+        return self.layer.compute_output_spec(*args, **kwargs)
 
     def merge(self):
-        """Move the update into the layer's own kernel."""
-        self.layer.kernel.assign(self.kernel)
-        self.expand.assign(ops.zeros_like(self.expand))
+        """Move the updates into the layer's own kernels."""
+        for kernel, value in self.updated():
+            kernel.assign(value)
+        for expand in self.expand:
+            expand.assign(ops.zeros_like(expand))
 
     def get_config(self):
         layer = keras.saving.serialize_keras_object(self.layer)

@@ -1,88 +1,22 @@
 """Cut, copy, freeze, adapt and mix Keras models: layers and weights, no data.
 
-Layers are chosen by name or by block, through nested models; never by index.
+Layers are chosen by block or by name, through nested models; never by index.
 A copy shares nothing with its original, and a container is never frozen: the
 `trainable` flag is set on leaf layers, so that a flat and a nested model with
 the same layers behave alike.
 """
 
-import re
-from typing import NamedTuple
-
 import keras
 import numpy as np
 from keras import layers
 
-from ktransfer.data import Task
 from ktransfer.errors import KTransferError, NotApplicable, unknown
-from ktransfer.models.layers import (
-    EqualChannels,
-    InferenceMode,
-    Luminance,
-    Pixels,
-)
+from ktransfer.models import blocks, graph
+from ktransfer.models.graph import leaves
+from ktransfer.models.layers import EqualChannels, Luminance, Pixels
 from ktransfer.seeds import stream
 
-_BLOCK = re.compile(r"((?:block|stage|conv|layer)\d+)_")
-
-
-class Source(NamedTuple):
-    """A trained model and what it was trained on.
-
-    `model` maps raw images of `task` to logits and has a layer `features`.
-    """
-
-    model: keras.Model
-    task: Task
-
-
 # Reading a model
-
-
-def leaves(model):
-    """Return the layers of `model` without containers, in graph order."""
-    if isinstance(model, InferenceMode):
-        return leaves(model.model)
-    if not isinstance(model, keras.Model):
-        return [model]
-    found = []
-    for layer in model.layers:
-        found += [leaf for leaf in leaves(layer) if leaf not in found]
-    return [x for x in found if not isinstance(x, layers.InputLayer)]
-
-
-def blocks(model):
-    """Return the weighted leaf layers of `model` by block, bottom first.
-
-    Layers named `block3_...` (also `stage3_`, `conv3_`, `layer3_`) form one
-    block; a layer with weights outside that scheme is a block of its own.
-
-    Returns:
-        dictionary: block name -> list of layers.
-    """
-    grouped = {}
-    for layer in leaves(model):
-        if layer.weights:
-            match = _BLOCK.match(layer.name)
-            name = match.group(1) if match else layer.name
-            grouped.setdefault(name, []).append(layer)
-    return grouped
-
-
-def select(model, names):
-    """Return the leaf layers that `names` (of layers or blocks) choose.
-
-    Raises:
-        KTransferError: `E_UNKNOWN` lists the candidates.
-    """
-    grouped = blocks(model)
-    by_name = {layer.name: [layer] for layer in leaves(model)}
-    chosen = []
-    for name in [names] if isinstance(names, str) else names:
-        if name not in grouped and name not in by_name:
-            raise unknown("layer", name, [*grouped, *by_name])
-        chosen += grouped.get(name) or by_name[name]
-    return chosen
 
 
 def inline(model, tap=None):
@@ -90,97 +24,75 @@ def inline(model, tap=None):
 
     Args:
         model: functional or Sequential, nested to any depth.
-        tap: names of layers or blocks; when given, the outputs of the flat
-            model are a dictionary, name -> output of that layer, or of the
-            last layer of that block.
+        tap: names of blocks or layers; when given, the outputs of the flat
+            model are a dictionary, name -> what the block ends with, or the
+            output of that layer. A name of both is the block's.
 
     Raises:
         KTransferError: `E_ARGUMENT` for a subclassed model, `E_UNKNOWN` for a
             name that no layer has.
     """
-    inputs = keras.tree.map_structure(
-        lambda x: keras.Input(batch_shape=(None, *x.shape[1:]), dtype=x.dtype),
-        _inputs(model),
-    )
-    seen = {}
-    outputs = _replay(model, inputs, seen)
+    flat = graph.read(model)
     if tap is not None:
-        outputs = {name: _tapped(name, seen) for name in tap}
-    return keras.Model(inputs, outputs, name=model.name)
-
-
-def _inputs(model):
-    inputs = getattr(model, "inputs", None)
-    if not inputs or not _is_graph(model):
-        raise KTransferError(
-            "E_ARGUMENT",
-            f"model {model.name!r} is subclassed or has never been called, so "
-            "its graph cannot be read; expected a functional or a built "
-            "Sequential model.",
-        )
-    if isinstance(model, keras.Sequential):
-        return inputs[0]
-    return model.input
-
-
-def _is_graph(model):
-    return isinstance(model, keras.Sequential) or hasattr(model, "operations")
-
-
-def _replay(model, inputs, seen):
-    if isinstance(model, keras.Sequential):
-        x = inputs[0] if isinstance(inputs, list) else inputs
-        for layer in model.layers:
-            x = _call(layer, seen, x)
-        return x
-    return model._run_through_graph(
-        inputs,
-        operation_fn=lambda operation: operation,
-        call_fn=lambda layer, *args, **kwargs: _call(
-            layer, seen, *args, **kwargs
-        ),
-    )
-
-
-def _call(layer, seen, *args, **kwargs):
-    if isinstance(layer, keras.Model) and _is_graph(layer):
-        outputs = _replay(layer, args[0], seen)
-    else:
-        outputs = layer(*args, **kwargs)
-    seen[layer.name] = outputs
-    return outputs
-
-
-def _tapped(name, seen):
-    if name in seen:
-        return seen[name]
-    inside = [x for x in seen if x.startswith(f"{name}_")]
-    if not inside or not _BLOCK.match(inside[-1]):
-        raise unknown("layer", name, seen)
-    return seen[inside[-1]]
+        flat = flat._replace(outputs=tapped(flat, tap))
+    return _rebuilt(flat, model.name)
 
 
 def cut(model, layer):
-    """Return `model` up to the output of `layer` (a layer's or block's name).
+    """Return `model` up to the output of `layer` (a block's or layer's name).
 
     The layers are shared with `model`; `copy` what is to be trained.
     """
-    flat = inline(model, tap=[layer])
-    outputs = next(iter(flat.output.values()))
-    return keras.Model(flat.input, outputs, name=model.name)
+    flat = graph.read(model)
+    end = tapped(flat, [layer])[layer]
+    return _rebuilt(flat._replace(outputs=end), model.name)
 
 
-def node_of(tensor):
-    """Return the graph node that made a symbolic `tensor`."""
-    operation, index, _ = tensor._keras_history
-    return operation._inbound_nodes[index]
+def _rebuilt(flat, name):
+    """Return the functional model of a `Graph`, on inputs of its own."""
+
+    def fresh_input(place):
+        x = flat.tensors[place.number]
+        shape = (None, *x.shape[1:])
+        return keras.Input(batch_shape=shape, dtype=x.dtype, name=x.name)
+
+    inputs = keras.tree.map_structure(fresh_input, flat.inputs)
+    outputs = graph.run(flat, inputs, graph.call)
+    return keras.Model(inputs, outputs, name=name)
+
+
+def _lone(outputs):
+    return outputs[0] if len(outputs) == 1 else outputs
+
+
+def tapped(flat, names):
+    """Return the `Tensor` that each block or layer of a `Graph` ends with.
+
+    A layer of several outputs gives them all.
+
+    Raises:
+        KTransferError: `E_UNKNOWN` for a name that no layer has.
+    """
+    ends = {name: block.end for name, block in blocks.in_graph(flat).items()}
+    made = {n.operation.name: _lone(n.outputs) for n in flat.nodes}
+    places = {**made, **ends}
+    for name in names:
+        if name not in places:
+            raise unknown("layer", name, places)
+    return {name: places[name] for name in names}
 
 
 # Copying
 
 
 def copy(model, name=None):
-    """Return a thawed copy of `model`: weights included, nothing shared."""
+    """Return a thawed copy of `model`: weights included, nothing shared.
+
+    Raises:
+        KTransferError: `E_ARGUMENT` for a Lambda layer, whose code cannot be
+            copied.
+    """
+    _refuse_lambdas(model)
     config = model.get_config()
     config["name"] = name or model.name
     clone = type(model).from_config(config)
@@ -189,8 +101,22 @@ def copy(model, name=None):
     return clone
 
 
+def _refuse_lambdas(model):
+    for layer in leaves(model):
+        if isinstance(layer, layers.Lambda):
+            raise KTransferError(
+                "E_ARGUMENT",
+                f"layer {layer.name!r} of {model.name!r} is a Lambda, whose "
+                "code can be neither copied nor saved safely; expected Keras "
+                "layers. Put what it computes into `keras.ops` calls or into "
+                "a layer of a class of your own.",
+            )
+
+
 def assign(model, values):
     """Set all variables of `model`, or none.
+
+    Layers that are adapted to data take over what they were adapted to.
 
     Args:
         values: arrays in the order of `model.variables`, of equal shapes.
@@ -213,6 +139,10 @@ def assign(model, values):
         )
     for variable, value in zip(model.variables, values):
         variable.assign(value)
+    for layer in leaves(model):
+        if graph.is_adapted(layer):
+            # It computes with constants that it makes of its variables.
+            layer.finalize_state()
 
 
 def copy_backbone(model, name="backbone", layer="features"):
@@ -225,12 +155,27 @@ def fresh(model, seed, name=None):
 
     Each initialiser and each random layer gets its own stream, named after
     its layer, so that one layer more leaves the weights of the others alone.
+    Layers that are adapted to data stay as they are.
     """
+    _refuse_lambdas(model)
     config = _seeded(model.get_config(), seed, "")
     config["name"] = name or model.name
     clone = type(model).from_config(config)
+    values = [variable.numpy() for variable in clone.variables]
+    kept = _adapted_variables(model)
+    for place, variable in enumerate(model.variables):
+        if id(variable) in kept:
+            values[place] = variable.numpy()
+    if kept:
+        assign(clone, values)
     unfreeze(clone)
     return clone
+
+
+def _adapted_variables(model):
+    """Return the ids of the variables of layers that are adapted to data."""
+    adapted = [x for x in leaves(model) if graph.is_adapted(x)]
+    return {id(variable) for x in adapted for variable in x.variables}
 
 
 def _seeded(node, seed, layer):
@@ -293,14 +238,27 @@ def attach_head(model, num_classes, *, seed, hidden_units=None, name=None):
             None for a linear head.
         name: of the result; default the name of `model` and `_with_head`.
     """
+    head = [head_layer(num_classes, "logits", seed)]
+    if hidden_units:
+        head.insert(0, head_layer(hidden_units, "head_hidden", seed, "relu"))
+    return with_head(model, *head, name=name)
+
+
+def with_head(model, *head, name=None):
+    """Return `model` under the layers of `head`, one after the other.
+
+    Args:
+        model: any model with one output; a map is flattened first.
+        head: layers or models, features -> ... -> logits.
+        name: as in `attach_head`.
+    """
     inputs = keras.Input(model.input.shape[1:], dtype=model.input.dtype)
     x = model(inputs)
     if len(x.shape) > 2:
         x = layers.Flatten(name="head_flatten")(x)
-    if hidden_units:
-        x = head_layer(hidden_units, "head_hidden", seed, "relu")(x)
-    outputs = head_layer(num_classes, "logits", seed)(x)
-    return keras.Model(inputs, outputs, name=name or f"{model.name}_with_head")
+    for layer in head:
+        x = layer(x)
+    return keras.Model(inputs, x, name=name or f"{model.name}_with_head")
 
 
 def classifier(backbone, target, *, seed, hidden_units=None, name=None):
@@ -405,7 +363,8 @@ def combine(model, members, shares):
     """Set every weight of `model` to sum of share x weight over `members`.
 
     A share of 0 leaves its member out and a single share of 1 copies it, so
-    the ends are exact. Seed states of random layers are not weights and stay.
+    the ends are exact. Seed states of random layers are not weights and stay;
+    so do layers that are adapted to data.
 
     Args:
         members: models of the same architecture, or lists of arrays in the
@@ -422,7 +381,10 @@ def combine(model, members, shares):
     ]
     for _, arrays in parts:
         check_same_shapes(model, arrays)
+    adapted = _adapted_variables(model)
     for i, variable in enumerate(model.weights):
+        if id(variable) in adapted:
+            continue
         terms = [a[i] if s == 1 else s * a[i] for s, a in parts]
         mixed = terms[0] if terms else np.zeros(variable.shape)
         for term in terms[1:]:

@@ -10,8 +10,8 @@ bytes. matplotlib is imported when the first figure is drawn.
 - `plane`: `plane`, two measurements against each other.
 - `captions`: which records a figure takes, and what it says of them:
   `remarks`.
-- `style`: colours, markers, the page, and `save`.
-- `words`: numbers and names as text, for tables too.
+- `looks`: colour and marker of every method.
+- `style`: the page, marks, and `save`.
 """
 
 from ktransfer.analysis.words import format_count, format_seconds
@@ -19,21 +19,22 @@ from ktransfer.plots.captions import remarks
 from ktransfer.plots.forest import forest
 from ktransfer.plots.intervals import Row, intervals
 from ktransfer.plots.labels import accuracy_against, accuracy_against_labels
+from ktransfer.plots.looks import Look, looks
 from ktransfer.plots.plane import Cloud, plane
-from ktransfer.plots.style import FAMILIES, colour, markers, save
+from ktransfer.plots.style import FAMILIES, save
 
 __all__ = [
     "FAMILIES",
     "Cloud",
+    "Look",
     "Row",
     "accuracy_against",
     "accuracy_against_labels",
-    "colour",
     "forest",
     "format_count",
     "format_seconds",
     "intervals",
-    "markers",
+    "looks",
     "plane",
     "remarks",
     "save",

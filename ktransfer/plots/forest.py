@@ -4,9 +4,12 @@ import math
 from statistics import median
 from typing import NamedTuple
 
-from ktransfer.analysis import arms, intervals, words
+from ktransfer.analysis import arms, intervals, outcomes, words
+from ktransfer.analysis.record import Record
+from ktransfer.analysis.remarks import compared
 from ktransfer.errors import KTransferError
 from ktransfer.plots import captions, style
+from ktransfer.plots.looks import looks
 
 _ROW = 0.235
 _TALL = 15
@@ -19,11 +22,9 @@ _FAINT = "#8A8A8A"
 class _Row(NamedTuple):
     """One arm; `name` is its label as drawn, `gain` None for the baseline."""
 
-    label: str
+    arm: arms.Arm
     name: str
-    method: str
-    family: str
-    records: list
+    records: list[Record]
     accuracy: intervals.Interval
     gain: intervals.Gain | None
 
@@ -46,7 +47,7 @@ def forest(
 
     Args:
         records: of one target.
-        baseline: a method with one arm, or an arm's label.
+        baseline: a method with one arm, or fields that select an arm.
         labels_per_class: the budget to show; None is all labels. Needed when
             the records hold several.
         mix: accept records of several numeric environments, and say so.
@@ -77,14 +78,16 @@ def forest(
         _write_rows(figure, rows, upper, row_height, columns, left)
         axes = style.axes(figure, left, upper - height, right, upper)
         _draw(axes, rows)
-        name = words.shorten(baseline, 24)
+        name = words.shorten(arms.baseline_name(records, baseline), 24)
         axes.set_xlabel(f"gain over {name} (percentage points)")
         _list_excluded(figure, excluded, upper - height - 0.75, left)
         return figure
 
 
 def _one_budget(records, labels_per_class):
-    budgets = {r["labels_per_class"] for r in arms.measured(records) or records}
+    budgets = {
+        r["labels_per_class"] for r in outcomes.measured(records) or records
+    }
     if labels_per_class is ... and len(budgets) == 1:
         return next(iter(budgets))
     if labels_per_class is ... or labels_per_class not in budgets:
@@ -111,10 +114,8 @@ def _rows(records, baseline, budget):
             _Row(
                 cell.arm,
                 captions.name(cell.arm, members),
-                members[0]["method"],
-                members[0]["family"],
                 members,
-                intervals.mean_interval(arms.seed_accuracies(members)),
+                intervals.mean_interval(outcomes.seed_values(members)),
                 gains.get(cell),
             )
         )
@@ -122,18 +123,18 @@ def _rows(records, baseline, budget):
 
 
 def _order(row):
-    families = style.FAMILIES
-    known = row.family in families
-    place = families.index(row.family) if known else len(families)
+    families, family = style.FAMILIES, row.arm.family
+    place = families.index(family) if family in families else len(families)
     gain = 0.0 if row.gain is None else row.gain.interval.mean
-    return place, row.family, math.inf if math.isnan(gain) else -gain, row.label
+    worth = math.inf if math.isnan(gain) else -gain
+    return place, family, worth, row.arm.label
 
 
 def _footer(rows, excluded, budget):
     shown = [record for row in rows for record in row.records]
     shown += [record for members in excluded.values() for record in members]
     return [
-        f"{captions.describe(shown)}; {words.labels(budget)}",
+        f"{compared(shown)}; {words.labels(budget)}",
         "bars: 95 % t-interval of the paired gain; dots: seeds; "
         "seconds: of the processor, median of a run",
         "; ".join(captions.remarks(shown)),
@@ -144,7 +145,7 @@ def _columns(rows, excluded):
     """Return the plot's left edge and the right edges of the text columns."""
     names = [row.name for row in rows]
     names += [
-        words.shorten(label, captions.LONGEST_LABEL) for label in excluded
+        words.shorten(arm.label, captions.LONGEST_LABEL) for arm in excluded
     ]
     longest = max(map(style.inches, names), default=1.0)
     left = 0.12 + _FAMILY_WIDTH + longest + 0.1
@@ -175,7 +176,7 @@ def _gain_width(rows):
 
 def _note(row):
     """Return what is wrong with a row's runs, for the margin."""
-    num_diverged = sum(map(arms.diverged, row.records))
+    num_diverged = sum(map(outcomes.diverged, row.records))
     failed = sum(r["status"] == "failed" for r in row.records)
     parts = [f"{num_diverged} diverged"] if num_diverged else []
     parts += [f"{failed} failed"] if failed else []
@@ -192,8 +193,8 @@ def _write_rows(figure, rows, top, height, columns, left):
         y = top - height * (number + 0.5)
         if number % 2 == 0:
             _stripe(figure, y, height)
-        if row.family != family:
-            family = row.family
+        if row.arm.family != family:
+            family = row.arm.family
             name = words.shorten(family, 13)
             style.write(figure, 0.12, y, name, **small)
         style.write(
@@ -223,8 +224,8 @@ def _stripe(figure, y, height):
 
 
 def _row_texts(row):
-    seconds = arms.values(row.records, "seconds")
-    trainable = arms.values(row.records, "trainable_parameters")
+    seconds = outcomes.values(row.records, "seconds")
+    trainable = outcomes.values(row.records, "trainable_parameters")
     mean = row.accuracy.mean
     return {
         "gain": _gain_text(row.gain),
@@ -247,7 +248,7 @@ def _limits(rows):
     values = [0.0]
     for row in rows:
         # One diverged run widens a bar to tens of points; the bar is cut.
-        if row.gain is None or any(map(arms.diverged, row.records)):
+        if row.gain is None or any(map(outcomes.diverged, row.records)):
             continue
         ends = [*row.gain.interval[:3], *row.gain.differences]
         values += [100 * v for v in ends if not math.isnan(v)]
@@ -268,19 +269,17 @@ def _draw(axes, rows):
     axes.set_axisbelow(True)
     if len(rows) > _TALL:
         axes.tick_params(axis="x", top=True, labeltop=True)
-    chosen = style.markers(
-        {row.label: (row.method, row.family) for row in rows}
-    )
+    chosen = looks({row.arm.label: row.arm.method for row in rows})
     for number, row in enumerate(rows):
-        _draw_row(axes, row, number + 0.5, chosen[row.label])
+        _draw_row(axes, row, number + 0.5, chosen[row.arm.label])
 
 
-def _draw_row(axes, row, y, marker):
-    tint = style.colour(row.method, row.family)
+def _draw_row(axes, row, y, look):
+    label, tint = row.arm.label, look.colour
     if row.gain is None:
-        _mark(axes, 0.0, y, tint, marker, f"baseline {row.label}")
+        _mark(axes, 0.0, y, look, f"baseline {label}")
         return
-    faulty = {r["seed"] for r in row.records if arms.diverged(r)}
+    faulty = {r["seed"] for r in row.records if outcomes.diverged(r)}
     kept = [
         100.0 * difference
         for seed, difference in zip(
@@ -289,23 +288,21 @@ def _draw_row(axes, row, y, marker):
         if seed not in faulty
     ]
     heights = [y + 0.24] * len(kept)
-    style.dots(axes, kept, heights, tint, f"seeds of {row.label}")
-    _edge(axes, "x", _FAULT, y, len(faulty), f"diverged of {row.label}")
+    style.dots(axes, kept, heights, tint, f"seeds of {label}")
+    _edge(axes, "x", _FAULT, y, len(faulty), f"diverged of {label}")
     mean, low, high, count = row.gain.interval
     if count > 1:
         axes.plot([100 * low, 100 * high], [y, y], color=tint, linewidth=1.6)
     left, right = axes.get_xlim()
     if 100 * mean < left:
         start = 1 if not faulty else 2 + len(faulty)
-        _edge(axes, "<", tint, y, 1, f"off the axis: {row.label}", start)
+        _edge(axes, "<", tint, y, 1, f"off the axis: {label}", start)
     elif count:
-        _mark(axes, 100 * mean, y, tint, marker, f"gain of {row.label}")
+        _mark(axes, 100 * mean, y, look, f"gain of {label}")
 
 
-def _mark(axes, x, y, tint, marker, gid):
-    style.means(
-        axes, [x], [y], tint, marker, linestyle="none", zorder=4, gid=gid
-    )
+def _mark(axes, x, y, look, gid):
+    style.means(axes, [x], [y], look, linestyle="none", zorder=4, gid=gid)
 
 
 def _edge(axes, marker, tint, y, count, gid, start=1):
@@ -331,9 +328,10 @@ def _list_excluded(figure, excluded, top, left):
     small = {"color": _FAINT, "fontsize": 8}
     style.write(figure, 0.12, top + 0.1, "not applicable here", **small)
     length = int((style.WIDTH - left - 0.1) / style.inches("x", 8))
-    for number, (label, members) in enumerate(sorted(excluded.items())):
+    rows = sorted(excluded.items(), key=lambda item: item[0].label)
+    for number, (arm, members) in enumerate(rows):
         y = top - _ROW * (number + 0.5)
-        name = words.shorten(label, captions.LONGEST_LABEL)
+        name = words.shorten(arm.label, captions.LONGEST_LABEL)
         style.write(figure, left - 0.1, y, name, ha="right", color=_FAINT)
         reason = members[0]["reason"] or "no reason given"
         style.write(figure, left, y, words.shorten(reason, length), **small)

@@ -5,6 +5,7 @@ from typing import NamedTuple
 from ktransfer.analysis import words
 from ktransfer.errors import KTransferError
 from ktransfer.plots import style
+from ktransfer.plots.looks import looks
 
 _ROW = 0.235
 
@@ -12,12 +13,12 @@ _ROW = 0.235
 class Row(NamedTuple):
     """A value and the ends of its interval; nan where there is none.
 
-    `group` stands beside the first of the rows that share it.
+    `method`, or whatever it is a value of, decides the look; `group` stands
+    beside the first of the rows that share it.
     """
 
     label: str
     method: str
-    family: str
     value: float
     low: float
     high: float
@@ -43,9 +44,7 @@ def intervals(rows, *, x_label, title="", subtitle="", footer=(), mark=None):
         raise KTransferError(
             "E_RECORD", "no records to draw; expected one or more. Run first."
         )
-    symbols = style.markers(
-        {row.label: (row.method, row.family) for row in rows}
-    )
+    chosen = looks({row.label: row.method for row in rows})
     with style.in_style():
         height = _ROW * len(rows)
         figure, top, bottom = style.page(height + 0.75, title, subtitle, footer)
@@ -73,19 +72,16 @@ def intervals(rows, *, x_label, title="", subtitle="", footer=(), mark=None):
                 style.write(figure, 0.12, y, shown, color=style.MUTED)
                 if number:
                     axes.axhline(number, color="#C4C4C4", linewidth=0.8)
-            _draw(axes, row, number + 0.5, symbols[row.label])
+            _draw(axes, row, number + 0.5, chosen[row.label])
         return figure
 
 
-def _draw(axes, row, y, marker):
-    tint = style.colour(row.method, row.family)
+def _draw(axes, row, y, look):
     axes.plot(
         [row.low, row.high],
         [y, y],
-        color=tint,
+        color=look.colour,
         linewidth=1.6,
         gid=f"interval of {row.label}",
     )
-    style.means(
-        axes, [row.value], [y], tint, marker, linestyle="none", zorder=3
-    )
+    style.means(axes, [row.value], [y], look, linestyle="none", zorder=3)

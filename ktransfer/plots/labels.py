@@ -1,12 +1,16 @@
 """Test accuracy against labels per class, or another setting, as lines."""
 
 import math
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from ktransfer.analysis import arms, intervals, words
+from ktransfer.analysis import arms, intervals, outcomes, words
+from ktransfer.analysis.record import Record
+from ktransfer.analysis.remarks import compared
 from ktransfer.plots import captions, style
+from ktransfer.plots.looks import looks
 
 # Drawn thick, and in colour whatever is highlighted.
 _CONTROLS = ("scratch", "random_features")
@@ -25,13 +29,28 @@ class _Point(NamedTuple):
 
 
 class _Line(NamedTuple):
-    """One arm across label budgets; `name` is its label in the legend."""
+    """One arm across places; `name` is its label in the legend."""
+
+    arm: arms.Arm
+    name: str
+    points: list[_Point]
+
+    @property
+    def is_control(self):
+        return self.arm.method in _CONTROLS and self.arm.steps_factor == 1
+
+
+class _Axis(NamedTuple):
+    """What the horizontal axis shows.
+
+    `place` is a function of a record; `ticks` maps what it returns to a
+    position and its name; `ignoring` is what does not tell arms apart.
+    """
 
     label: str
-    name: str
-    method: str
-    family: str
-    points: list
+    place: Callable[[Record], Any]
+    ticks: dict[Any, tuple[float, str]]
+    ignoring: tuple[str, ...] = ()
 
 
 def accuracy_against_labels(
@@ -47,8 +66,8 @@ def accuracy_against_labels(
 
     Args:
         records: of one target.
-        highlight: labels of arms, or methods, to draw in colour beside these
-            two; all others become thin grey lines. None colours every arm.
+        highlight: methods to draw in colour beside these two; all others
+            become thin grey lines. None colours every arm.
         mix: accept records of several numeric environments, and say so.
         planned: number of runs planned, for the note "12 of 20 runs".
 
@@ -60,10 +79,9 @@ def accuracy_against_labels(
             meet, `E_ARGUMENT` for several targets.
     """
     records = captions.one_target(records, mix)
-    placed = [{**r, "place": r["labels_per_class"]} for r in records]
-    texts = title, subtitle, _LABELS
-    notes = captions.describe(records), captions.remarks(records, planned)
-    return _page(placed, _budgets(records), highlight, texts, notes)
+    axis = _Axis(_LABELS, lambda r: r["labels_per_class"], _budgets(records))
+    notes = compared(records), captions.remarks(records, planned)
+    return _page(records, axis, highlight, (title, subtitle), notes)
 
 
 def accuracy_against(name, records, x_label, title="", subtitle="", mix=False):
@@ -83,55 +101,42 @@ def accuracy_against(name, records, x_label, title="", subtitle="", mix=False):
     Raises:
         KTransferError: as in `accuracy_against_labels`.
     """
-    known = captions.one_target(
-        [r for r in records if _setting(r, name) is not None], mix
-    )
-    placed = [_placed(r, name) for r in known]
-    values = sorted({r["place"] for r in placed})
-    places = {value: (float(value), f"{value:,g}") for value in values}
-    texts = title, subtitle, f"{x_label} (log scale)"
-    notes = captions.describe(known), captions.remarks(known)
-    return _page(placed, places, None, texts, notes)
+
+    def place(record: Record):
+        settings = {**record["hyperparameters"], "steps": record["steps"]}
+        return settings.get(name)
+
+    known = [r for r in records if place(r) is not None]
+    known = captions.one_target(known, mix)
+    ticks = {v: (float(v), f"{v:,g}") for v in sorted(set(map(place, known)))}
+    axis = _Axis(f"{x_label} (log scale)", place, ticks, (name,))
+    notes = compared(known), captions.remarks(known)
+    return _page(known, axis, None, (title, subtitle), notes)
 
 
-def _setting(record, name):
-    return {**record["hyperparameters"], "steps": record["steps"]}.get(name)
-
-
-def _placed(record, name):
-    """Return a record that differs from others of its arm by `place` alone."""
-    settings = record["hyperparameters"]
-    return {
-        **record,
-        "place": _setting(record, name),
-        "hyperparameters": {k: v for k, v in settings.items() if k != name},
-        "steps": 0 if name == "steps" else record["steps"],
-    }
-
-
-def _page(records, places, highlight, texts, notes):
-    """Draw records by their `place`, a key of `places`: (x, name of it)."""
-    title, subtitle, x_label = texts
-    lines = _lines(records, places)
+def _page(records, axis, highlight, heading, notes):
+    """Draw records by their place on the `axis`, an `_Axis`."""
+    lines = _lines(records, axis)
     named, others = _split(lines, highlight)
     limits, outside = _accuracy_limits(lines)
     with style.in_style():
         height = max(4.4, 0.5 + 0.2 * math.ceil(len(named) / _columns(named)))
         footer = _footer(outside, *notes)
+        title, subtitle = heading
         figure, top, bottom = style.page(height, title, subtitle, footer)
         right = style.WIDTH - _legend_width(named, others)
         axes = style.axes(figure, 0.75, bottom + 0.6, right, top - 0.12)
-        _place_axis(axes, places, x_label)
+        _place_axis(axes, axis)
         _accuracy_axis(axes, limits, records)
         _draw_others(axes, others)
         _legend(axes, named, _draw_named(axes, named), len(others))
         return figure
 
 
-def _budgets(records):
+def _budgets(records: list[Record]) -> dict[Any, tuple[float, str]]:
     """Return a dict labels_per_class -> (x, its name), in order."""
-    counts = {}
-    for record in arms.measured(records):
+    counts: dict[int | None, list[float]] = {}
+    for record in outcomes.measured(records):
         count = record["num_labels"] / record["num_classes"]
         counts.setdefault(record["labels_per_class"], []).append(count)
     places = {
@@ -143,28 +148,26 @@ def _budgets(records):
     return dict(sorted(places.items(), key=lambda item: item[1]))
 
 
-def _lines(records, places):
+def _lines(records, axis):
     lines = []
-    for label, members in arms.arms(records).items():
+    for arm, members in arms.arms(records, axis.ignoring).items():
         points = []
-        for place, (x, _) in places.items():
-            cell = [r for r in members if r["place"] == place]
-            if arms.measured(cell):
+        for place, (x, _) in axis.ticks.items():
+            cell = [r for r in members if axis.place(r) == place]
+            if outcomes.measured(cell):
                 points.append(_point(x, cell))
         if points:
-            name = captions.name(label, members)
-            method, family = members[0]["method"], members[0]["family"]
-            lines.append(_Line(label, name, method, family, points))
+            lines.append(_Line(arm, captions.name(arm, members), points))
     return sorted(lines, key=_final, reverse=True)
 
 
 def _point(x, cell):
-    ended = [r for r in arms.measured(cell) if not arms.diverged(r)]
+    ended = [r for r in outcomes.measured(cell) if not outcomes.diverged(r)]
     return _Point(
         x,
-        intervals.mean_interval(100.0 * arms.seed_accuracies(cell)),
-        [100.0 * arms.accuracy(record) for record in ended],
-        sum(map(arms.diverged, cell)),
+        intervals.mean_interval(100.0 * outcomes.seed_values(cell)),
+        [100.0 * outcomes.accuracy(record) for record in ended],
+        sum(map(outcomes.diverged, cell)),
     )
 
 
@@ -173,13 +176,14 @@ def _split(lines, highlight):
     if highlight is None:
         return lines, []
     chosen = {*highlight, *_CONTROLS}
-    named = [line for line in lines if {line.label, line.method} & chosen]
+    named = [line for line in lines if line.arm.method in chosen]
     return named, [line for line in lines if line not in named]
 
 
 def _final(line):
     """Sort key: the arms that reach furthest first, then by accuracy."""
-    return line.points[-1].x, line.points[-1].interval.mean, line.label
+    last = line.points[-1]
+    return last.x, last.interval.mean, line.arm.label
 
 
 def _accuracy_limits(lines):
@@ -192,7 +196,7 @@ def _accuracy_limits(lines):
     outside = []
     for line in lines:
         if all(p.interval.mean < floor for p in line.points):
-            outside.append((line.label, line.points[-1].interval.mean))
+            outside.append((line.arm.label, line.points[-1].interval.mean))
         for point in line.points:
             shown += [v for v in point.accuracies if v >= floor]
             if not point.num_diverged and point.interval.count > 1:
@@ -222,10 +226,10 @@ def _legend_width(named, others):
     return 0.25 + _columns(named) * (longest + 0.5)
 
 
-def _place_axis(axes, places, x_label):
+def _place_axis(axes, axis):
     axes.set_xscale("log")
-    ticks = [x for x, _ in places.values()]
-    axes.set_xticks(ticks, [name for _, name in places.values()])
+    ticks = [x for x, _ in axis.ticks.values()]
+    axes.set_xticks(ticks, [name for _, name in axis.ticks.values()])
     axes.set_xticks([], minor=True)
     gap = _gap(ticks)
     if ticks:
@@ -233,7 +237,7 @@ def _place_axis(axes, places, x_label):
             10 ** (math.log10(ticks[0]) - 0.45 * gap),
             10 ** (math.log10(ticks[-1]) + 0.45 * gap),
         )
-    axes.set_xlabel(x_label)
+    axes.set_xlabel(axis.label)
     axes.grid(axis="y", color="#E6E6E6", linewidth=0.7)
     axes.set_axisbelow(True)
 
@@ -276,7 +280,7 @@ def _offsets(lines):
     share = 0.75 if len(ticks) < 2 else min(0.45, 0.045 * len(lines))
     step = share * _gap(ticks) / max(len(lines), 1)
     middle = (len(lines) - 1) / 2
-    labels = sorted(line.label for line in lines)
+    labels = sorted(line.arm.label for line in lines)
     return {
         label: (10 ** (step * (k - middle)), 10 ** (step * (k - middle + 0.4)))
         for k, label in enumerate(labels)
@@ -299,18 +303,18 @@ def _draw_others(axes, lines):
 
 def _draw_named(axes, lines):
     """Draw every line with its runs; return the artists for the legend."""
-    markers = style.markers({li.label: (li.method, li.family) for li in lines})
+    chosen = looks({line.arm.label: line.arm.method for line in lines})
     offsets = _offsets(lines)
     return [
-        _draw_line(axes, line, offsets[line.label], markers[line.label])
+        _draw_line(axes, line, offsets[line.arm.label], chosen[line.arm.label])
         for line in lines
     ]
 
 
-def _draw_line(axes, line, offsets, marker):
+def _draw_line(axes, line, offsets, look):
     """Draw bars, dots, crosses and means; return the line of the means."""
-    thick = line.label in _CONTROLS
-    tint = style.colour(line.method, line.family)
+    thick, label = line.is_control, line.arm.label
+    tint = look.colour
     order = 2.2 if thick else 3.0
     offset, aside = offsets
     xs = [offset * p.x for p in line.points]
@@ -326,18 +330,18 @@ def _draw_line(axes, line, offsets, marker):
     )
     for point in line.points:
         dots = [aside * point.x] * len(point.accuracies)
-        style.dots(axes, dots, point.accuracies, tint, f"runs of {line.label}")
+        style.dots(axes, dots, point.accuracies, tint, f"runs of {label}")
     _crosses(axes, line, offset, tint)
     (artist,) = style.means(
         axes,
         xs,
         means,
-        tint,
-        marker,
+        look,
         size=8.0 if thick else 7.0,
+        linestyle=look.line,
         linewidth=2.6 if thick else 1.4,
         zorder=order + 0.2,
-        gid=f"mean of {line.label}",
+        gid=f"mean of {label}",
     )
     return artist
 
@@ -355,7 +359,7 @@ def _crosses(axes, line, offset, tint):
             color=tint,
             transform=axes.get_xaxis_transform(),
             zorder=4,
-            gid=f"diverged of {line.label}",
+            gid=f"diverged of {line.arm.label}",
         )
 
 

@@ -6,18 +6,19 @@ import numpy as np
 
 from ktransfer.errors import KTransferError
 from ktransfer.plots import style
+from ktransfer.plots.looks import looks
 
 
 class Cloud(NamedTuple):
     """The points of one arm: `xs` and `ys` are lists of equal length.
 
-    `path` joins the arms of one name by a line, in the order given: they
-    share a mark and a legend, and the ends are told apart by their `label`.
+    `method`, or whatever they are of, decides the look. `path` joins the arms
+    of one name by a line, in the order given: they share a mark and a legend,
+    and the ends are told apart by their `label`.
     """
 
     label: str
     method: str
-    family: str
     xs: list
     ys: list
     path: str = ""
@@ -45,8 +46,8 @@ def plane(
         raise KTransferError(
             "E_RECORD", "no records to draw; expected one or more. Run first."
         )
-    named = {c.path or c.label: (c.method, c.family) for c in clouds}
-    symbols = style.markers(named)
+    named = {c.path or c.label: c.method for c in clouds}
+    chosen = looks(named)
     legend = [name for name in named if name]
     with style.in_style():
         figure, top, bottom = style.page(5.0, title, subtitle, footer)
@@ -55,11 +56,11 @@ def plane(
         axes = style.axes(figure, 0.75, bottom + 0.6, right, top - 0.12)
         axes.set_xlabel(x_label)
         axes.set_ylabel(y_label)
-        _draw_paths(axes, clouds)
+        _draw_paths(axes, clouds, chosen)
         for cloud in clouds:
             name = cloud.path or cloud.label
             shown = name if name in legend else None
-            _draw(axes, cloud, symbols[name], mean, shown)
+            _draw(axes, cloud, chosen[name], mean, shown)
             legend = [other for other in legend if other != name]
         if any(named):
             axes.legend(
@@ -68,13 +69,13 @@ def plane(
         return figure
 
 
-def _draw_paths(axes, clouds):
+def _draw_paths(axes, clouds, chosen):
     for path in dict.fromkeys(c.path for c in clouds if c.path):
         members = [c for c in clouds if c.path == path]
         axes.plot(
             [np.mean(c.xs) for c in members],
             [np.mean(c.ys) for c in members],
-            color=style.colour(members[0].method, members[0].family),
+            color=chosen[path].colour,
             linewidth=1.0,
             zorder=1,
         )
@@ -88,11 +89,11 @@ def _draw_paths(axes, clouds):
             )
 
 
-def _draw(axes, cloud, marker, mean, label):
-    tint = style.colour(cloud.method, cloud.family)
+def _draw(axes, cloud, look, mean, label):
     if mean:
-        style.dots(axes, cloud.xs, cloud.ys, tint, f"dots-{cloud.label}")
+        gid = f"dots-{cloud.label}"
+        style.dots(axes, cloud.xs, cloud.ys, look.colour, gid)
         xs, ys = [np.mean(cloud.xs)], [np.mean(cloud.ys)]
     else:
         xs, ys = cloud.xs, cloud.ys
-    style.means(axes, xs, ys, tint, marker, linestyle="none", label=label)
+    style.means(axes, xs, ys, look, linestyle="none", label=label)

@@ -1,47 +1,28 @@
-"""One look for all figures: colours, markers, the page, marks and files.
-
-A method has one colour and one marker in every figure: the colour is its
-family's hue, lighter or darker by a hash of its name, and the marker is a
-hash too.
-"""
+"""One style for all figures: the page, marks and files."""
 
 import contextlib
-import hashlib
 import io
 import textwrap
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from ktransfer import files
 from ktransfer.analysis import words
 from ktransfer.errors import KTransferError
+from ktransfer.plots.looks import Look
 
-# Okabe and Ito's colours, and two of Tol's in place of yellow and black.
-_HUES = {
-    "feature": "#0072B2",
-    "parameter": "#D55E00",
-    "structure": "#009E73",
-    "knowledge": "#CC79A7",
-    "fusion": "#56B4E9",
-    "multitask": "#999933",
-    "finetuning": "#E69F00",
-    "domain": "#882255",
-}
-FAMILIES = ("baselines", *_HUES)
-_CONTROL_COLOURS = {
-    "scratch": "#000000",
-    "random_features": "#7F7F7F",
-    "majority": "#B0B0B0",
-}
-_CONTROL_MARKERS = {"scratch": "s", "random_features": "D", "majority": "X"}
-_MARKERS = "ov^<>dpP*h"
+FAMILIES = (
+    *("baselines", "feature", "parameter", "structure", "knowledge"),
+    *("fusion", "multitask", "finetuning", "domain"),
+)
+# Markers of equal size look unequal.
 _MARKER_SIZES = {"*": 1.45, "P": 1.15, "d": 1.15, "D": 0.9, "s": 0.95}
-_SHADES = (-0.4, -0.2, 0.0, 0.18, 0.34)
 MUTED = "#5A5A5A"
 
 SIZE = 9.0
-_STYLE = {
+_STYLE: dict[Any, Any] = {
     "font.family": ["DejaVu Sans"],
     "font.size": SIZE,
     "text.parse_math": False,
@@ -81,49 +62,6 @@ def in_style():
         matplotlib.rcdefaults()
         matplotlib.rcParams.update(_STYLE)
         yield
-
-
-def _hash(text):
-    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big")
-
-
-def colour(method, family):
-    """Return the one colour of a method, as (red, green, blue) in 0 to 1."""
-    from matplotlib.colors import to_rgb
-
-    if method in _CONTROL_COLOURS:
-        return to_rgb(_CONTROL_COLOURS[method])
-    hues = list(_HUES.values())
-    hue = _HUES.get(family, hues[_hash(family) % len(hues)])
-    base = np.array(to_rgb("#404040" if family == "baselines" else hue))
-    shade = _SHADES[_hash(method) % len(_SHADES)]
-    towards = 1.0 if shade > 0 else 0.0
-    mixed = base + abs(shade) * (towards - base)
-    return tuple(float(channel) for channel in mixed)
-
-
-def markers(arms):
-    """Return a dict arm -> marker.
-
-    Args:
-        arms: dict from an arm's label to its (method, family).
-
-    An arm keeps the marker of its hash unless one earlier in the alphabet has
-    it in this figure: then it gets the next free one, or, where none is free,
-    the next that no arm of its colour has.
-    """
-    chosen, taken = {}, set()
-    for arm in sorted(arms):
-        tint = colour(*arms[arm])
-        first = _hash(arm) % len(_MARKERS)
-        choices = _MARKERS[first:] + _MARKERS[:first]
-        used = {marker for _, marker in taken}
-        free = [m for m in choices if m not in used]
-        free += [m for m in choices if (tint, m) not in taken]
-        marker = _CONTROL_MARKERS.get(arm, (free or choices)[0])
-        taken.add((tint, marker))
-        chosen[arm] = marker
-    return chosen
 
 
 def inches(text, size=SIZE):
@@ -208,16 +146,18 @@ def dots(axes, xs, ys, tint, gid):
     )
 
 
-def means(axes, xs, ys, tint, marker, size=7.0, **options):
+def means(axes, xs, ys, look: Look, size=7.0, **options):
     """Plot means, with a white edge that parts them from what they cover."""
+    edge = "white" if look.filled else look.colour
     return axes.plot(
         xs,
         ys,
-        marker=marker,
-        markersize=size * _MARKER_SIZES.get(marker, 1.0),
-        color=tint,
-        markeredgecolor="white",
-        markeredgewidth=0.6,
+        marker=look.marker,
+        markersize=size * _MARKER_SIZES.get(look.marker, 1.0),
+        color=look.colour,
+        markerfacecolor=look.colour if look.filled else "white",
+        markeredgecolor=edge,
+        markeredgewidth=0.6 if look.filled else 1.4,
         **options,
     )
 

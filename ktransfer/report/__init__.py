@@ -3,19 +3,24 @@
 - `rows`: records -> rows with accuracy, gain, counts and badge.
 - `sentences`: rows -> what stands above and below a table.
 - `texts`: rows -> Markdown, CSV and the terminal.
+- `readme`: what README shows of methods and of an experiment.
 """
 
 import re
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 from ktransfer import files, plots
+from ktransfer.analysis.record import Record
 from ktransfer.errors import KTransferError
-from ktransfer.report.rows import COLUMNS, table
+from ktransfer.report.rows import COLUMNS, Table, table
 from ktransfer.report.sentences import missing_controls
 from ktransfer.report.texts import to_csv, to_markdown, to_terminal
 
 __all__ = [
     "COLUMNS",
+    "Table",
     "missing_controls",
     "table",
     "to_csv",
@@ -26,8 +31,11 @@ __all__ = [
 
 
 def write(
-    experiment_folder, records, figures=None, baseline="scratch", mix=False
-):
+    experiment_folder: str | Path,
+    records: Iterable[Record],
+    figures: Mapping[str, Any] | None = None,
+    **settings: Any,
+) -> list[Path]:
     """Write summary.md, summary.csv and one PNG a figure; return their paths.
 
     Args:
@@ -35,6 +43,7 @@ def write(
         records: what `table` takes.
         figures: dict from a name of letters, digits, `-` and `_` to a
             matplotlib `Figure`; summary.md shows them in this order.
+        settings: those of `table`.
 
     Raises:
         KTransferError: `E_ARGUMENT` for a figure's name, and what `table` and
@@ -48,12 +57,12 @@ def write(
                 "E_ARGUMENT",
                 f"figure name {name!r}; expected letters, digits, - and _.",
             )
-    rows = table(records, baseline, mix)
+    found = table(records, **settings)
     images = [f"![{name}]({name}.png)" for name in figures]
-    summary = "\n".join([to_markdown(rows), *images]).rstrip("\n") + "\n"
+    summary = "\n".join([to_markdown(found), *images]).rstrip("\n") + "\n"
     paths = {
         folder / "summary.md": summary.encode(),
-        folder / "summary.csv": to_csv(rows).encode(),
+        folder / "summary.csv": to_csv(found).encode(),
     }
     for path, content in paths.items():
         files.write(path, content)

@@ -6,11 +6,15 @@ than the smallest that the seeds can detect with 80 % power.
 """
 
 import math
+from collections.abc import Iterable
 from statistics import median
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from ktransfer.analysis import arms, intervals
+from ktransfer.analysis import arms, intervals, outcomes, remarks
+from ktransfer.analysis.arms import Selector
+from ktransfer.analysis.record import Record
 
 SIGNIFICANCE = 0.05
 COLUMNS = (
@@ -48,9 +52,36 @@ COLUMNS = (
     "labels",
     "source_seeds",
     "baseline",
+    "is_baseline",
     "environments",
     "reason",
 )
+
+
+Row = dict[str, Any]
+
+
+class Table(NamedTuple):
+    """Rows, and what is said of the records behind all of them.
+
+    Fields:
+        rows: dicts with the keys `COLUMNS`, by target, labels per class and
+            falling accuracy; inapplicable arms come last. Accuracies and
+            gains are fractions, nan where there is none; `also_accuracy` is
+            that on the test set `also_target`, where the runs name one;
+            `labels` is the mean number of labelled images per class; `badge`
+            is one of better, worse, negative transfer, undecided, too few
+            seeds, control and not applicable.
+        data, seeds: what was compared, as `remarks` says it.
+        cautions: sentences.
+    """
+
+    rows: list[Row]
+    data: str
+    seeds: str
+    cautions: list[str]
+
+
 _NO_GAIN = intervals.Gain(
     intervals.Interval(math.nan, math.nan, math.nan, 0),
     np.empty(0),
@@ -61,33 +92,31 @@ _NO_GAIN = intervals.Gain(
 )
 
 
-def table(records, baseline="scratch", mix=False):
-    """Return one row a cell: an arm at one number of labels per class.
+def table(
+    records: Iterable[Record],
+    baseline: Selector = "scratch",
+    mix: bool = False,
+    planned: int | None = None,
+) -> Table:
+    """Return a `Table` of one row a cell: an arm at one number of labels.
 
     Args:
         records: of any number of targets and budgets.
-        baseline: a method with one arm, or an arm's label.
+        baseline: a method with one arm, or fields that select an arm.
         mix: accept records of several numeric environments, and count them.
-
-    Returns:
-        A list of dicts with the keys `COLUMNS`, by target, labels per class
-        and falling accuracy; inapplicable arms come last. Accuracies and
-        gains are fractions, nan where there is none; `also_accuracy` is that
-        on the test set `also_target`, where the runs name one; `labels` is
-        the mean number of labelled images per class; `badge` is one of
-        better, worse, negative transfer, undecided, too few seeds, control
-        and not applicable.
+        planned: number of runs planned; without it the recorded ones count.
 
     Raises:
         KTransferError: `E_RECORD` for records that should not meet, and what
             `intervals.gain_over` raises.
     """
-    environments = arms.require_comparable(records, mix)
     records = arms.ordered(records)
+    environments = arms.require_comparable(records, mix)
     gains = intervals.gain_over(records, baseline)
     cells = arms.cells(records)
-    baseline = arms.baseline_arm(records, baseline) or baseline
-    badges = _badges(cells, gains, baseline)
+    chosen = arms.baseline_arm(records, baseline)
+    name = arms.baseline_name(records, baseline)
+    badges = _badges(cells, gains, chosen)
     rows = []
     for cell, members in cells.items():
         row = {
@@ -96,18 +125,24 @@ def table(records, baseline="scratch", mix=False):
             **_elsewhere(members),
             **_counts(members),
             "badge": badges[cell],
-            "baseline": baseline,
+            "baseline": name,
+            "is_baseline": cell.arm == chosen,
             "environments": environments,
         }
         rows.append({key: row[key] for key in COLUMNS})
-    return sorted(rows, key=_row_order)
+    return Table(
+        sorted(rows, key=_row_order),
+        remarks.data(records),
+        remarks.seeds(records, "x"),
+        [caution.text for caution in remarks.cautions(records, planned)],
+    )
 
 
 def _row_order(row):
     mean = row["accuracy"]
     return (
         row["target"],
-        arms.budget(row["labels_per_class"]),
+        outcomes.budget(row["labels_per_class"]),
         row["badge"] == "not applicable",
         math.inf if math.isnan(mean) else -mean,
         row["arm"],
@@ -125,7 +160,7 @@ def _identity(cell, members):
         "labels_per_class": cell.labels_per_class,
         "family": first["family"],
         "method": first["method"],
-        "arm": cell.arm,
+        "arm": cell.arm.label,
         "source": "+".join(first["source_origins"]),
         "labels": sum(labels) / len(labels),
         "reason": "; ".join(reasons),
@@ -133,7 +168,7 @@ def _identity(cell, members):
 
 
 def _numbers(members, gain):
-    accuracy = intervals.mean_interval(arms.seed_accuracies(members))
+    accuracy = intervals.mean_interval(outcomes.seed_values(members))
     return {
         "n": accuracy.count,
         "accuracy": accuracy.mean,
@@ -159,15 +194,8 @@ def _elsewhere(members):
     A diverged run counts 0 there too.
     """
     name = next(iter(members[0].get("also", ())), "")
-    found = [
-        {
-            **record,
-            "test_accuracy": record.get("also_accuracies", {}).get(name, 0.0),
-        }
-        for record in arms.measured(members)
-        if name
-    ]
-    accuracy = intervals.mean_interval(arms.seed_accuracies(found))
+    found = outcomes.seed_values(members, outcomes.accuracy_on(name))
+    accuracy = intervals.mean_interval(found)
     return {
         "also_target": name,
         "also_accuracy": accuracy.mean,
@@ -177,13 +205,13 @@ def _elsewhere(members):
 
 
 def _over_runs(combine, members, key):
-    values = arms.values(members, key)
+    values = outcomes.values(members, key)
     return combine(values) if values else math.nan
 
 
 def _counts(members):
     status = [record["status"] for record in members]
-    num_diverged = sum(map(arms.diverged, members))
+    num_diverged = sum(map(outcomes.diverged, members))
     return {
         "ok": status.count("ok") + status.count("diverged") - num_diverged,
         "diverged": num_diverged,
@@ -214,7 +242,8 @@ def _badges(cells, gains, baseline):
         badges.setdefault(cell, "control")
         if all(r["status"] == "not_applicable" for r in members):
             badges[cell] = "not applicable"
-        from_source = baseline == "scratch" and members[0]["sources"]
+        over_scratch = baseline is not None and baseline.method == "scratch"
+        from_source = over_scratch and members[0]["sources"]
         if badges[cell] == "worse" and from_source:
             badges[cell] = "negative transfer"
     return badges

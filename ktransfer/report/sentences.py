@@ -3,11 +3,12 @@
 from statistics import median
 
 from ktransfer.analysis import arms, intervals, words
+from ktransfer.report.rows import Row, Table
 
 _CLAIMS = ("better", "worse", "negative transfer", "undecided")
 
 
-def missing_controls(rows):
+def missing_controls(rows: list[Row]) -> list[str]:
     """Return the controls without a measured run, as short texts.
 
     A control that is there at some label budgets only is named with the
@@ -38,49 +39,23 @@ def _place_text(rows, place):
     return f"{target}, {text}" if several else text
 
 
-def headline(rows):
+def headline(table: Table) -> list[str]:
     """Return the sentences above a table: data, runs, seeds, cautions."""
-    counts = {row["n"] for row in rows if row["n"]}
-    most = max(counts, default=0)
-    num_sources = max((row["source_seeds"] for row in rows), default=0)
-    crossed = any(row["ok"] + row["diverged"] > row["n"] for row in rows)
+    most = max((row["n"] for row in table.rows), default=0)
+    statuses = ("ok", "diverged", "failed")
+    number = sum(row[status] for row in table.rows for status in statuses)
     sentences = [
-        words.data(
-            {row["source"] for row in rows},
-            {row["target_origin"] for row in rows},
-        ),
-        f"{_runs_text(rows)}; "
-        f"{words.seeds(counts, num_sources, 'x', crossed)}; "
+        table.data,
+        f"{words.count(number, 'run')}; {table.seeds}; "
         "95 % t-intervals over seeds, gains paired by seed",
     ]
     if not intervals.verdict_allowed(most):
-        number = words.count(most, "seed")
-        sentences.append(f"smoke run: {number}, no verdict")
-    if num_sources == 1:
-        sentences.append("conditional on one source network")
-    if stale := sum(row["stale"] for row in rows):
-        number = words.count(stale, "stale run")
-        sentences.append(f"{number}, of older code or data")
-    if rows and (number := rows[0]["environments"]) > 1:
-        sentences.append(f"{number} numeric environments mixed")
-    return sentences
+        seeds = words.count(most, "seed")
+        sentences.append(f"smoke run: {seeds}, no verdict")
+    return sentences + table.cautions
 
 
-def _runs_text(rows):
-    totals = {
-        status: sum(row[status] for row in rows)
-        for status in ("ok", "diverged", "failed")
-    }
-    faults = [
-        f"{totals[status]:,} {status}"
-        for status in ("diverged", "failed")
-        if totals[status]
-    ]
-    extra = f" ({', '.join(faults)})" if faults else ""
-    return words.count(sum(totals.values()), "run") + extra
-
-
-def notes(rows):
+def notes(rows: list[Row]) -> list[str]:
     """Return the sentences below a table: badges, power, faulty runs."""
     lines = []
     compared = [r for r in rows if r["badge"] in _CLAIMS]
@@ -110,9 +85,9 @@ def notes(rows):
     return lines
 
 
-def groups(rows):
+def groups(rows: list[Row]) -> list[tuple[str, list[Row]]]:
     """Return pairs (title, rows): the measured rows of one budget each."""
-    places = {}
+    places: dict[tuple, list[Row]] = {}
     for row in rows:
         if row["badge"] != "not applicable":
             places.setdefault(_place(row), []).append(row)
@@ -130,7 +105,7 @@ def _title(place, rows):
     return title
 
 
-def inapplicable(rows):
+def inapplicable(rows: list[Row]) -> dict[str, str]:
     """Return a dict arm -> reason, each arm once."""
     return {
         row["arm"]: row["reason"] or "no reason given"

@@ -8,10 +8,11 @@ import io
 import math
 import re
 import textwrap
+from collections.abc import Collection
 
 from ktransfer.analysis import arms, words
 from ktransfer.report import sentences
-from ktransfer.report.rows import COLUMNS
+from ktransfer.report.rows import COLUMNS, Table
 
 
 def _accuracy_text(row):
@@ -27,7 +28,7 @@ def _elsewhere_text(row):
 
 
 def _gain_text(row):
-    if row["arm"] == row["baseline"]:
+    if row["is_baseline"]:
         return "baseline"
     return words.percent(
         (row["gain"], row["gain_low"], row["gain_high"]), "+.1f"
@@ -44,15 +45,15 @@ def _trainable_text(row):
     return "-" if math.isnan(number) else words.format_count(number)
 
 
-def to_markdown(rows):
-    """Return the rows as Markdown: cautions, a table a budget, notes.
+def to_markdown(table: Table) -> str:
+    """Return the table as Markdown: cautions, a table a budget, notes.
 
     Controls that are missing are named in the first line.
     """
-    blocks = []
+    blocks, rows = [], table.rows
     if missing := sentences.missing_controls(rows):
         blocks.append(f"controls missing: {_markdown(', '.join(missing))}")
-    blocks.append(_markdown("; ".join(sentences.headline(rows)) + "."))
+    blocks.append(_markdown("; ".join(sentences.headline(table)) + "."))
     for title, members in sentences.groups(rows):
         blocks.append(f"### {_markdown(title)}")
         blocks.append(_markdown_table(members))
@@ -104,7 +105,7 @@ def _code(text):
     return f"{fence}{edge}{text}{edge}{fence}"
 
 
-def to_csv(rows):
+def to_csv(table: Table) -> str:
     """Return the rows as CSV by RFC 4180: CRLF, quotes where needed.
 
     Numbers are fractions with six significant digits; what has no value is
@@ -113,7 +114,7 @@ def to_csv(rows):
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\r\n")
     writer.writerow(COLUMNS)
-    for row in rows:
+    for row in table.rows:
         writer.writerow([_csv_cell(row[key]) for key in COLUMNS])
     return buffer.getvalue()
 
@@ -128,18 +129,20 @@ def _csv_cell(value):
     return str(value)
 
 
-def to_terminal(rows, width=80, methods=None):
-    """Return the rows as plain text no wider than `width`, at least 72.
+def to_terminal(
+    table: Table, width: int = 80, methods: Collection[str] | None = None
+) -> str:
+    """Return the table as plain text no wider than `width`, at least 72.
 
     Controls carry a star; verdicts are shown from 96 columns on. With
     `methods` the tables show these alone and say how many others there are;
     every sentence is still about all rows.
     """
     width = max(width, 72)
-    lines = []
+    lines, rows = [], table.rows
     if missing := sentences.missing_controls(rows):
         lines += _wrap(f"controls missing: {', '.join(missing)}", width)
-    for sentence in sentences.headline(rows):
+    for sentence in sentences.headline(table):
         lines += _wrap(sentence, width)
     for title, members in sentences.groups(rows):
         shown = [r for r in members if not methods or r["method"] in methods]

@@ -3,13 +3,17 @@
 - `run`: what a run is, how its sources are made, and its fingerprint.
 - `records`: the files that keep what came out.
 - `checks`: what is refused before Keras is imported.
+- `planning`: what an experiment declares, and how it builds its runs.
 - `sources`: trained models to transfer from.
 - `scripts`: the scripts in `experiments/`, and what they tune.
-- `execute`: one run, and many side by side.
+- `carry_out`: one run.
+- `sweep`: many, side by side.
+- `workers`: the processes that take them.
 - `refresh`: records carried over a change of code.
 """
 
 from ktransfer.runs.records import (
+    NAME,
     check_results_folder,
     collect,
     find,
@@ -34,6 +38,7 @@ from ktransfer.runs.run import (
 )
 
 __all__ = [
+    "NAME",
     "Pretraining",
     "Run",
     "as_fields",

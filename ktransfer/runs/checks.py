@@ -1,71 +1,90 @@
 """What is refused before Keras is imported: names, numbers, data, layers."""
 
 import math
+from collections.abc import Iterable
+from typing import Any
 
 from ktransfer import data, methods
+from ktransfer.engine.options import CHOICES
 from ktransfer.errors import KTransferError, unknown
+from ktransfer.measures.transferability import SCORES
+from ktransfer.models.names import LAYERS, layer_names
+from ktransfer.runs.run import EVALUATIONS, RECIPES, Run
 
-# The layers and blocks that a run may name, by backbone; a test compares them
-# with the built models.
-_RESIDUAL = [
-    f"block{block}_{part}"
-    for block in range(2, 11)
-    for part in ("conv1", "norm1", "relu1", "conv2", "norm2", "add", "relu2")
-] + ["block5_shortcut", "block8_shortcut"]
-_CONVNET = {
-    *(f"block{n}_conv" for n in (1, 2, 3)),
-    *("block1_pool", "block2_pool", "rescale", "features"),
-}
-LAYERS = {
-    "convnet": _CONVNET,
-    "dropout_convnet": _CONVNET | {"block3_dropout"},
-    "lenet": {
-        *("rescale", "flatten", "features"),
-        *(
-            f"block{n}_{part}"
-            for n in (1, 2)
-            for part in ("conv", "norm", "relu", "pool")
-        ),
-    },
-    "mlp": {"rescale", "flatten", "block1_dense", "features"},
-    "narrow_convnet": _CONVNET,
-    "resnet20": {
-        *("rescale", "block1_conv", "block1_norm", "block1_relu", "features"),
-        *_RESIDUAL,
-    },
-    "vgg": {
-        *("rescale", "block1_pool", "block2_pool", "features"),
-        *(
-            f"block{n}_{part}{half}"
-            for n in (1, 2, 3)
-            for part in ("conv", "norm", "relu")
-            for half in (1, 2)
-        ),
-    },
-    "wide_convnet": _CONVNET,
-}
-_HEAD = {"head_hidden", "logits"}
-RECIPES = ("pretrain", "label_smoothing", "mixed_bfloat16")
-EVALUATIONS = ("test", "validation", "information")
-CHOICES = {
-    "optimizer": ("adam", "sgd"),
-    "precision": ("float32", "mixed_bfloat16"),
-    "schedule": ("constant", "cosine", "annealed"),
-}
-SCORES = (
-    *("leep", "nce", "logme", "h_score", "shrunk_h_score", "transrate"),
-    "class_balance",
-)
 _NAMES_LAYERS = {"targets", "layer", "hint_block", "block", "blocks"}
 
 
-def layer_names(backbone):
-    """Return the names of layers and blocks of a source with that backbone."""
-    names = LAYERS[backbone] | _HEAD
-    return names | {n.partition("_")[0] for n in names if n.startswith("block")}
+def check_plan(planned: Any, what: str) -> None:
+    """Refuse what is not a list of different `Run`s, each field of its type.
+
+    Args:
+        planned: what a script returned.
+        what: whose it is, for the message: "mine: its runs".
+
+    Raises:
+        KTransferError: `E_ARGUMENT` with the first run that is wrong.
+    """
+    if not isinstance(planned, list | tuple) or not planned:
+        raise KTransferError(
+            "E_ARGUMENT", f"{what} are {planned!r}; expected a list of runs."
+        )
+    seen: dict[Run, int] = {}
+    for number, run in enumerate(planned):
+        place = f"{what}, number {number}"
+        if not isinstance(run, Run):
+            raise KTransferError(
+                "E_ARGUMENT", f"{place}: {run!r} is no `Run`; expected one."
+            )
+        for name, expected in _TYPES.items():
+            value = getattr(run, name)
+            if not _is_of(value, expected):
+                raise KTransferError(
+                    "E_ARGUMENT",
+                    f"{place}: {name} is {value!r}; expected {expected}.",
+                )
+        if run in seen:
+            raise KTransferError(
+                "E_ARGUMENT",
+                f"{place}: it is number {seen[run]} again ({run.method}, seed "
+                f"{run.seed}); expected each run once.",
+            )
+        seen[run] = number
 
 
-def check_run(run):
+_TEXT, _TEXTS = "a text", "a tuple of texts"
+_TYPES = {
+    **dict.fromkeys(("method", "target", "backbone", "recipe"), _TEXT),
+    "evaluation": _TEXT,
+    **dict.fromkeys(("sources", "also", "scores"), _TEXTS),
+    "hyperparameters": "a tuple of pairs (name, value), values not lists",
+}
+
+
+def _is_of(value: Any, expected: str) -> bool:
+    if expected == _TEXT:
+        return isinstance(value, str)
+    if not isinstance(value, tuple):
+        return False
+    if expected == _TEXTS:
+        return all(isinstance(part, str) for part in value)
+    return all(
+        isinstance(pair, tuple)
+        and len(pair) == 2
+        and isinstance(pair[0], str)
+        and _is_hashable(pair[1])
+        for pair in value
+    )
+
+
+def _is_hashable(value: Any) -> bool:
+    try:
+        hash(value)
+    except TypeError:
+        return False
+    return True
+
+
+def check_run(run: Run) -> None:
     """Refuse a `Run` that could not be carried out.
 
     Raises:
@@ -102,12 +121,13 @@ def check_run(run):
             _check_layers(value, run.backbone)
 
 
-def check_data(planned):
+def check_data(planned: Iterable[Run]) -> None:
     """Load, and so check, the data of every run of `planned`.
 
     Raises:
         KTransferError: what `data.load` and `data.test_split` raise.
     """
+    planned = list(planned)
     for target, labels in {(r.target, r.labels_per_class) for r in planned}:
         data.load(target, labels)
     for task in {

@@ -1,17 +1,21 @@
 """Records: the files under `results/`, read, written and compared.
 
 `results/<experiment>/records/<sources>-<target>/<method>.jsonl` holds one
-canonical JSON line a run. No Keras import.
+canonical JSON line a run, a `Record`. No Keras import.
 """
 
 import json
 import os
 import re
+from collections.abc import Iterable
 from pathlib import Path
+from typing import cast
 
 from ktransfer import data, files
+from ktransfer.analysis.record import Record
 from ktransfer.errors import KTransferError
 from ktransfer.runs.run import (
+    Run,
     as_fields,
     canonical,
     code,
@@ -21,13 +25,14 @@ from ktransfer.runs.run import (
 
 SCHEMA = 1
 _LARGEST_FILE = 64 * 2**20
-_NAME = re.compile(r"[a-z0-9][a-z0-9_]{0,63}")
+# What names a file, and so an experiment.
+NAME = re.compile(r"[a-z0-9][a-z0-9_]{0,63}")
 
 
-def record_path(results, run):
+def record_path(results: str | Path, run: Run) -> Path:
     """Return the file that holds the record of `run`."""
     for name in (run.experiment, run.method, run.target, *run.sources):
-        if not _NAME.fullmatch(name):
+        if not NAME.fullmatch(name):
             raise KTransferError(
                 "E_ARGUMENT",
                 f"{name!r} cannot name a file; expected lower-case letters, "
@@ -38,7 +43,7 @@ def record_path(results, run):
     return folder / f"{run.method}.jsonl"
 
 
-def read(path):
+def read(path: str | Path) -> list[Record]:
     """Return the records of one file, checked line by line.
 
     Raises:
@@ -50,7 +55,8 @@ def read(path):
         return []
     if path.stat().st_size > _LARGEST_FILE:
         raise _damaged(path, 0, "the file is larger than 64 MiB")
-    records, seen = [], set()
+    records: list[Record] = []
+    seen: set[Run] = set()
     # A text may hold what other kinds of lines end with.
     lines = path.read_bytes().removesuffix(b"\n").split(b"\n")
     for number, line in enumerate(lines, start=1):
@@ -63,7 +69,7 @@ def read(path):
     return records
 
 
-def _parse(path, number, line):
+def _parse(path: Path, number: int, line: bytes) -> Record:
     try:
         record = json.loads(line)
     except (ValueError, RecursionError):
@@ -73,10 +79,10 @@ def _parse(path, number, line):
     content = {key: value for key, value in record.items() if key != "sha256"}
     if files.sha256(canonical(content).encode()) != record.get("sha256"):
         raise _damaged(path, number, "its content does not match its sha256")
-    return record
+    return cast(Record, record)
 
 
-def _damaged(path, number, why):
+def _damaged(path: Path, number: int, why: str) -> KTransferError:
     return KTransferError(
         "E_RECORD",
         f"{path} line {number}: {why}; expected a record as written. Remove "
@@ -84,13 +90,11 @@ def _damaged(path, number, why):
     )
 
 
-def write(results, record):
+def write(results: str | Path, record: Record) -> None:
     """Add `record`, or put it in place of its run's older one."""
     run = from_fields(record)
     path = record_path(results, run)
-    record = {**record, "schema": SCHEMA}
-    record.pop("sha256", None)
-    record["sha256"] = files.sha256(canonical(record).encode())
+    record = _sealed(record)
     with files.lock(_lock_path(results, run.experiment, path.name)):
         files.remove_leftovers(path.parent)
         kept = [old for old in read(path) if from_fields(old) != run]
@@ -99,7 +103,16 @@ def write(results, record):
         files.write(path, text.encode())
 
 
-def _order(record):
+def _sealed(record: Record) -> Record:
+    """Return `record` as a file holds it, with its schema and its hash."""
+    added = ("schema", "sha256", "stale")
+    kept = {key: value for key, value in record.items() if key not in added}
+    kept["schema"] = SCHEMA
+    digest = files.sha256(canonical(kept).encode())
+    return cast(Record, {**kept, "sha256": digest})
+
+
+def _order(record: Record) -> tuple:
     labels = record["labels_per_class"]
     return (
         canonical(record["hyperparameters"]),
@@ -119,7 +132,7 @@ def run_lock(results, run):
     return files.lock(_lock_path(results, run.experiment, key))
 
 
-def find(results, run):
+def find(results: str | Path, run: Run) -> Record | None:
     """Return the record of `run`, or None."""
     for record in read(record_path(results, run)):
         if from_fields(record) == run:
@@ -127,7 +140,7 @@ def find(results, run):
     return None
 
 
-def is_fresh(record, run, choice=""):
+def is_fresh(record: Record | None, run: Run, choice: str = "") -> bool:
     """Tell whether `record` stands for `run` as the code and data are now.
 
     Args:
@@ -143,16 +156,18 @@ def is_fresh(record, run, choice=""):
     )
 
 
-def collect(results, wanted, choice=""):
+def collect(
+    results: str | Path, wanted: Iterable[Run], choice: str = ""
+) -> list[Record]:
     """Return the records of the runs `wanted`, each with its key `stale`.
 
     Tables and figures need no data: where they are not on this machine, a
     record is compared by its code and by the `choice` it rests on alone.
     """
-    by_file = {}
+    by_file: dict[Path, list[Run]] = {}
     for run in wanted:
         by_file.setdefault(record_path(results, run), []).append(run)
-    found = []
+    found: list[Record] = []
     for path, planned in by_file.items():
         records = {from_fields(record): record for record in read(path)}
         for run in planned:
@@ -162,7 +177,7 @@ def collect(results, wanted, choice=""):
     return found
 
 
-def _is_stale(record, run, choice):
+def _is_stale(record: Record, run: Run, choice: str) -> bool:
     if record.get("code") != code(run) or record.get("choice", "") != choice:
         return True
     try:

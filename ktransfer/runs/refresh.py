@@ -8,15 +8,23 @@ fingerprint and say so; one difference, and nothing is carried over.
 import math
 import os
 import shutil
+from collections.abc import Callable, Iterable
+from concurrent.futures import Executor
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
-from ktransfer import files, runs
+from ktransfer import files, methods, runs
+from ktransfer.analysis.record import Record
 from ktransfer.errors import KTransferError
-from ktransfer.runs import execute
+from ktransfer.runs.carry_out import commit
+from ktransfer.runs.run import Run
+from ktransfer.runs.sweep import sweep
 
 # What says how and by which code a record came about, not what came out.
-_ABOUT = ("carried_over", "code", "commit", "fingerprint", "seconds", "sha256")
+_ABOUT = (
+    *("carried_over", "code", "commit", "defaults", "fingerprint", "seconds"),
+    *("sha256", "stale"),
+)
 
 
 class Outcome(NamedTuple):
@@ -33,14 +41,20 @@ class Outcome(NamedTuple):
 
 
 def refresh(
-    planned, results, executor, *, share, choice="", say=lambda line: None
-):
+    planned: Iterable[Run],
+    results: str | Path,
+    executor: Executor,
+    *,
+    share: float,
+    choice: str = "",
+    say: Callable[[str], None] = lambda line: None,
+) -> Outcome:
     """Carry the stale records of `planned` over, unless a number moved.
 
     Args:
         planned: list of `Run`.
         results: folder of the records.
-        executor, say, choice: as in `execute.sweep`.
+        executor, say, choice: as in `sweep`.
         share: of each arm's runs at a budget that are carried out again.
 
     Returns:
@@ -60,8 +74,8 @@ def refresh(
     }
     chosen = sample(old, share)
     place = _beside(results)
-    execute.sweep(chosen, place, executor, say, choice)
-    new = {run: runs.find(place, run) for run in chosen}
+    sweep(chosen, place, executor, say, choice)
+    new = {run: cast(Record, runs.find(place, run)) for run in chosen}
     changes = [
         (run, field, old[run].get(field), new[run].get(field))
         for run in chosen
@@ -76,27 +90,27 @@ def refresh(
     return Outcome(len(old), len(new), carried, changes)
 
 
-def sample(planned, share):
+def sample(planned: Iterable[Run], share: float) -> list[Run]:
     """Return the runs to carry out again: `share` of each arm and budget.
 
     At least one of each; which ones depends on the runs alone.
     """
-    groups = {}
+    groups: dict[Run, list[Run]] = {}
     for run in planned:
         seedless = run._replace(seed=0, source_seed=None)
         groups.setdefault(seedless, []).append(run)
-    found = []
+    found: list[Run] = []
     for members in groups.values():
         members.sort(key=_drawn)
         found += members[: math.ceil(share * len(members))]
     return found
 
 
-def _drawn(run):
+def _drawn(run: Run) -> str:
     return files.sha256(runs.canonical(runs.as_fields(run)).encode())
 
 
-def _beside(results):
+def _beside(results: str | Path) -> Path:
     """Return a results folder for the sample, which shares the sources.
 
     It stays when a refresh is interrupted, and the next one goes on there.
@@ -110,17 +124,16 @@ def _beside(results):
     return place
 
 
-def _differing(old, new):
-    fields = {*old, *new} - {*_ABOUT, "stale"}
+def _differing(old: Record, new: Record) -> list[str]:
+    fields = {*old, *new} - {*_ABOUT}
     return sorted(f for f in fields if old.get(f) != new.get(f))
 
 
-def _carried(record, run, rerun, of):
-    kept = {key: value for key, value in record.items() if key != "stale"}
-    facts = {"rerun": rerun, "of": of, "commit": execute.commit()}
+def _carried(record: Record, run: Run, rerun: int, of: int) -> Record:
     return {
-        **kept,
-        "carried_over": facts,
+        **record,
+        "carried_over": {"rerun": rerun, "of": of, "commit": commit()},
         "code": runs.code(run),
+        "defaults": methods.describe(run.method).hyperparameters,
         "fingerprint": runs.fingerprint(run),
     }

@@ -6,12 +6,16 @@ run again, whatever the file times say. No Keras import.
 
 import functools
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from ktransfer import data, files, fingerprints, methods
 
 _PACKAGE = Path(__file__).resolve().parents[1]
+# What a run may be measured by, and how its sources may be trained.
+EVALUATIONS = ("test", "validation", "information")
+RECIPES = ("pretrain", "label_smoothing", "mixed_bfloat16")
 
 
 class Pretraining(NamedTuple):
@@ -67,7 +71,7 @@ _OPTIONAL = ("evaluation", "also", "scores", "recipe")
 # Identity
 
 
-def pretrainings(run):
+def pretrainings(run: Run) -> list[Pretraining]:
     """Return the `Pretraining` of each source of `run`, in order."""
     return [_pretraining(name, run) for name in run.sources]
 
@@ -84,14 +88,14 @@ def _pretraining(name, run):
     )
 
 
-def before(pretraining):
+def before(pretraining: Pretraining) -> Pretraining | None:
     """Return the `Pretraining` that this one goes on from, or None."""
     if pretraining.after is None:
         return None
     return pretraining._replace(task=pretraining.after, after=None)
 
 
-def in_precision(run, precision):
+def in_precision(run: Run, precision: str) -> Run:
     """Return `run` with all trainings in `precision`, in a folder of its own.
 
     A source that has a recipe of its own keeps it, and so its precision.
@@ -109,7 +113,7 @@ def in_precision(run, precision):
     )
 
 
-def as_fields(run):
+def as_fields(run: Run) -> dict[str, Any]:
     """Return `run` as the dictionary that its record holds."""
     fields = {
         name: list(value) if isinstance(value, tuple) else value
@@ -120,9 +124,9 @@ def as_fields(run):
     return fields
 
 
-def from_fields(fields):
+def from_fields(fields: Mapping[str, Any]) -> Run:
     """Return the `Run` of a record."""
-    values = {
+    values: dict[str, Any] = {
         name: tuple(value) if isinstance(value, list) else value
         for name, value in fields.items()
         if name in Run._fields
@@ -139,7 +143,7 @@ def from_fields(fields):
 # Fingerprints
 
 
-def fingerprint(run):
+def fingerprint(run: Run) -> str:
     """Return the sha256 of everything that can move a number of `run`."""
     parts = {
         "code": code(run),
@@ -155,14 +159,14 @@ def _data(name):
     return [data.digest(name), *data.classes(name)]
 
 
-def code(run):
+def code(run: Run) -> str:
     """Return the sha256 of the code behind `run`, which is known without data.
 
     That of its sources is among it.
     """
     starts = [
         (methods.path(run.method), "transfer"),
-        (_PACKAGE / "runs" / "execute.py", "measured"),
+        (_PACKAGE / "runs" / "carry_out.py", "measured"),
         # `data.load`, which stands for the arrays, calls it.
         (_PACKAGE / "data" / "subsets.py", "subset"),
     ]
@@ -184,7 +188,7 @@ def _made_by(made):
 
 
 @functools.cache
-def source_fingerprint(pretraining):
+def source_fingerprint(pretraining: Pretraining) -> str:
     """Return the sha256 of everything that can move a weight of a source."""
     base = before(pretraining)
     parts = {
@@ -197,7 +201,7 @@ def source_fingerprint(pretraining):
     return files.sha256(canonical(parts).encode())
 
 
-def canonical(value):
+def canonical(value: Any) -> str:
     """Return `value` as JSON with sorted keys and no NaN."""
     return json.dumps(
         value,

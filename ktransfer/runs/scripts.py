@@ -1,106 +1,262 @@
 """An experiment's script: found, loaded, planned and tuned. No Keras import.
 
-A script in `experiments/` defines `runs()`, its planned runs, and
-`figures(records, mix)`. One that comes in two sizes has the constants `NORMAL`
-and `QUICK`, and every function of it takes the size first. One that tunes also
-defines `trials(size)`, runs that are evaluated on held-out training images; its
-`runs` then takes the chosen hyper-parameters last: target -> method ->
-dictionary.
+A script in `experiments/` declares its `EXPERIMENT`, a `planning.Experiment`.
+What is wrong with it, or with its plan, is said before anything runs.
 """
 
 import importlib.util
 import json
 import math
 from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from statistics import fmean
+from types import ModuleType
 from typing import Any, NamedTuple
 
-from ktransfer import files, runs
+from ktransfer import files, methods, runs
+from ktransfer.analysis.record import Record
 from ktransfer.errors import KTransferError, unknown
+from ktransfer.runs import checks
+from ktransfer.runs.planning import Experiment
+from ktransfer.runs.run import Run
 
 FOLDER = Path("experiments")
+SIZES = ("normal", "quick")
+# Target -> method -> hyper-parameters.
+Choice = dict[str, dict[str, dict[str, Any]]]
 
 
-class Experiment(NamedTuple):
+class Loaded(NamedTuple):
     """A loaded script, and how its runs are carried out.
 
-    `size` holds its size, or is empty if it has one; `precision` is that of
-    all trainings.
+    Fields:
+        script: the module.
+        experiment: what it declares.
+        quick: whether at its small size.
+        precision: of all trainings.
     """
 
-    script: Any
-    size: tuple
+    script: ModuleType
+    experiment: Experiment
+    quick: bool = False
     precision: str = "float32"
 
 
-def names():
+def names() -> list[str]:
     """Return the names of the scripts in `experiments/`."""
     return sorted(path.stem for path in FOLDER.glob("*.py"))
 
 
-def load(name, quick=False, precision="float32"):
-    """Return the `Experiment` of a script, given by its path or its name.
+def load(name: str, quick: bool = False, precision: str = "float32") -> Loaded:
+    """Return the script that is given by its path or its name.
 
     Raises:
-        KTransferError: `E_UNKNOWN`, or `E_ARGUMENT` if it has no quick size.
+        KTransferError: `E_UNKNOWN` for no such script, `E_ARGUMENT` for one
+            that cannot be loaded or declares no experiment, or if it has no
+            quick size.
     """
     path = Path(name)
     if path.suffix != ".py":
         path = FOLDER / f"{name.replace('-', '_')}.py"
     if not path.exists():
         raise unknown("experiment", name, names())
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    script = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(script)
-    sized = hasattr(script, "QUICK")
-    if quick and not sized:
+    script = _imported(path)
+    experiment = getattr(script, "EXPERIMENT", None)
+    if not isinstance(experiment, Experiment):
+        raise _refused(
+            path.name,
+            "it declares no experiment; expected EXPERIMENT = "
+            "planning.Experiment(name=..., runs=..., figures=...)",
+        )
+    _check(experiment, path.name)
+    if quick and "quick" not in (experiment.sizes or {}):
         raise KTransferError(
             "E_ARGUMENT", f"{path.stem} comes in one size; leave out --quick."
         )
-    size = (script.QUICK if quick else script.NORMAL,) if sized else ()
-    return Experiment(script, size, precision)
+    return Loaded(script, experiment, quick, precision)
 
 
-def trials(experiment):
-    """Return the runs that tune, none for most experiments."""
-    if not hasattr(experiment.script, "trials"):
+def _imported(path: Path) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    assert spec is not None and spec.loader is not None
+    script = importlib.util.module_from_spec(spec)
+    _guarded(path.name, "it cannot be loaded", spec.loader.exec_module, script)
+    return script
+
+
+def _guarded(name: str, what: str, function: Any, *args: Any, **named: Any):
+    """Call what a script defines; its mistake is one line, not a traceback."""
+    try:
+        return function(*args, **named)
+    except KTransferError:
+        raise
+    except (Exception, SystemExit) as error:
+        text = " ".join(str(error).split())
+        kind = type(error).__name__
+        raise _refused(name, f"{what} ({kind}: {text})") from error
+
+
+def _refused(name: str, why: str) -> KTransferError:
+    return KTransferError("E_ARGUMENT", f"{name}: {why}.")
+
+
+def _is_sizes(value: Any) -> bool:
+    if value is None:
+        return True
+    return (
+        isinstance(value, Mapping)
+        and "normal" in value
+        and set(value) <= {*SIZES}
+    )
+
+
+def _is_methods(value: Any) -> bool:
+    if value is None:
+        return True
+    return isinstance(value, tuple | list) and all(
+        isinstance(name, str) for name in value
+    )
+
+
+# Field of an `Experiment` -> whether a value is right, and what is.
+_FIELDS: dict[str, tuple[Callable[[Any], Any], str]] = {
+    "name": (
+        lambda value: isinstance(value, str) and runs.NAME.fullmatch(value),
+        "lower-case letters, digits and underscores",
+    ),
+    "runs": (callable, "a function"),
+    "figures": (callable, "a function"),
+    "trials": (
+        lambda value: value is None or callable(value),
+        "a function, or None",
+    ),
+    "sizes": (_is_sizes, "a dictionary of normal and maybe quick, or None"),
+    "baseline": (
+        lambda value: isinstance(value, str | Mapping),
+        "a method, or a dictionary of fields",
+    ),
+    "headline": (_is_methods, "a tuple of methods, or None"),
+}
+
+
+def _check(experiment: Experiment, name: str) -> None:
+    """Refuse a declaration whose fields are not what they must be."""
+    for field, (is_right, expected) in _FIELDS.items():
+        value = getattr(experiment, field)
+        if not is_right(value):
+            raise _refused(
+                name, f"its {field} is {value!r}; expected {expected}"
+            )
+    for method in experiment.headline or ():
+        methods.path(method)
+    if isinstance(experiment.baseline, str):
+        methods.path(experiment.baseline)
+
+
+def folder(loaded: Loaded) -> str:
+    """Return the name of the folder of its results."""
+    quick = "_quick" if loaded.quick else ""
+    precise = "" if loaded.precision == "float32" else f"_{loaded.precision}"
+    return f"{loaded.experiment.name}{quick}{precise}"
+
+
+def trials(loaded: Loaded) -> list[Run]:
+    """Return the runs that tune, none for most experiments.
+
+    Raises:
+        KTransferError: `E_ARGUMENT` for a plan that is none.
+    """
+    if loaded.experiment.trials is None:
         return []
-    return _precise(experiment, experiment.script.trials(*experiment.size))
+    return _asked(loaded, "trials")
 
 
-def planned(experiment, results):
+def planned(loaded: Loaded, results: str | Path) -> list[Run]:
     """Return the runs that report, with the choice that the trials make.
 
     Raises:
         KTransferError: `E_RECORD` if a trial has no record, or if the choice
-            on disk, made before any test split was opened, is another.
+            on disk, made before any test split was opened, is another;
+            `E_ARGUMENT` for a plan that is none.
     """
-    tuning = trials(experiment)
+    tuning = trials(loaded)
     if not tuning:
-        return _precise(experiment, experiment.script.runs(*experiment.size))
+        return _asked(loaded, "runs")
     chosen = {
         target: {method: best["hyperparameters"] for method, best in of.items()}
         for target, of in json.loads(_choice_text(tuning, results)).items()
     }
-    return _precise(
-        experiment, experiment.script.runs(*experiment.size, chosen)
+    return _asked(loaded, "runs", chosen)
+
+
+def rehearse(loaded: Loaded) -> list[Run]:
+    """Return all runs, with the first trial of each arm as its choice.
+
+    What is wrong with a plan shows so before any trial has run.
+
+    Raises:
+        KTransferError: `E_ARGUMENT` for a plan that is none.
+    """
+    tuning = trials(loaded)
+    if not tuning:
+        return _asked(loaded, "runs")
+    chosen: Choice = {}
+    for run in tuning:
+        best = chosen.setdefault(run.target, {})
+        best.setdefault(run.method, dict(run.hyperparameters))
+    return tuning + _asked(loaded, "runs", chosen)
+
+
+def _asked(loaded: Loaded, field: str, *chosen: Choice) -> list[Run]:
+    """Return what a function of the experiment plans, checked and named."""
+    experiment, sizes = loaded.experiment, loaded.experiment.sizes
+    size = () if sizes is None else (sizes[SIZES[loaded.quick]],)
+    found = _guarded(
+        experiment.name,
+        f"its {field} cannot be planned",
+        getattr(experiment, field),
+        *size,
+        *chosen,
+    )
+    checks.check_plan(found, f"{experiment.name}: its {field}")
+    name = experiment.name + ("_quick" if loaded.quick else "")
+    return [
+        runs.in_precision(run._replace(experiment=name), loaded.precision)
+        for run in found
+    ]
+
+
+def figures(
+    loaded: Loaded, records: list[Record], mix: bool = False
+) -> Mapping[str, Any]:
+    """Return the figures of an experiment's records, name -> figure.
+
+    Raises:
+        KTransferError: `E_ARGUMENT` if the script fails, and what it raises.
+    """
+    return _guarded(
+        loaded.experiment.name,
+        "its figures cannot be drawn, all records are kept",
+        loaded.experiment.figures,
+        records,
+        mix=mix,
     )
 
 
-def choice(experiment, results):
+def choice(loaded: Loaded, results: str | Path) -> str:
     """Return the sha256 of the choice behind `planned`, "" without trials.
 
     Raises:
         KTransferError: as `planned`.
     """
-    tuning = trials(experiment)
+    tuning = trials(loaded)
     if not tuning:
         return ""
     return files.sha256(_choice_text(tuning, results).encode())
 
 
-def _choice_text(tuning, results):
+def _choice_text(tuning: list[Run], results: str | Path) -> str:
     """Return the choice on disk, which must be what the trials give."""
     path = _choice_path(tuning, results)
     if not path.exists():
@@ -117,11 +273,9 @@ def _choice_text(tuning, results):
     return text
 
 
-def _precise(experiment, planned):
-    return [runs.in_precision(run, experiment.precision) for run in planned]
-
-
-def choose(tuning, results, stale=False):
+def choose(
+    tuning: list[Run], results: str | Path, stale: bool = False
+) -> Choice:
     """Return the best trial of each method on each target, by its mean score.
 
     Of equal ones the first wins, in the order of the script's grid.
@@ -146,17 +300,20 @@ def choose(tuning, results, stale=False):
             f"{len(absent)} of {len(tuning)} trials have no record that holds; "
             "run the experiment first.",
         )
-    groups = defaultdict(list)
+    groups: dict[tuple, list[Run]] = defaultdict(list)
     for run in tuning:
         groups[run.target, run.method].append(run)
-    found = defaultdict(dict)
+    found: Choice = defaultdict(dict)
     for (target, method), members in groups.items():
         found[target][method] = _best(members, records)
     return dict(found)
 
 
-def _best(members, records):
-    grid, labels = defaultdict(list), {}
+def _best(
+    members: Iterable[Run], records: Mapping[Run, Record]
+) -> dict[str, Any]:
+    grid: dict[tuple, list[float]] = defaultdict(list)
+    labels: dict[int, int] = {}
     for run in members:
         record = records[run]
         grid[run.hyperparameters].append(_score(record))
@@ -171,7 +328,7 @@ def _best(members, records):
     }
 
 
-def _score(record):
+def _score(record: Record) -> float:
     """Return what a trial is chosen by; one that diverged has the worst.
 
     A method that does not apply has nothing to choose, and says so again.
@@ -181,11 +338,12 @@ def _score(record):
     if record["status"] != "ok":
         # An information may lie below 0.
         return -math.inf
-    kinds = ("validation_accuracy", "information")
-    return next(record[kind] for kind in kinds if kind in record)
+    if "validation_accuracy" in record:
+        return record["validation_accuracy"]
+    return record["information"]
 
 
-def write_choice(tuning, results):
+def write_choice(tuning: list[Run], results: str | Path) -> Path:
     """Put what `choose` finds on disk, before a test split is opened."""
     path = _choice_path(tuning, results)
     text = runs.canonical(choose(tuning, results))
@@ -193,5 +351,5 @@ def write_choice(tuning, results):
     return path
 
 
-def _choice_path(tuning, results):
+def _choice_path(tuning: list[Run], results: str | Path) -> Path:
     return Path(results) / tuning[0].experiment / "chosen.json"

@@ -16,12 +16,12 @@ import numpy as np
 from keras import ops
 
 from ktransfer import data, files, runs
-from ktransfer.engine import backend, training
+from ktransfer.engine import backend, prediction, training
 from ktransfer.engine.losses import cross_entropy
 from ktransfer.errors import NotApplicable
 from ktransfer.models.backbones import BUILDERS
+from ktransfer.models.own import Source
 from ktransfer.models.surgery import (
-    Source,
     adapt_input,
     assign,
     attach_head,
@@ -145,9 +145,8 @@ def make(results, pretraining, task):
     train = RECIPES[pretraining.recipe]
     model = train(pretraining, task, base and load(results, base)[0].model)
     seconds = time.monotonic() - start
-    training.ledger()
     test = data.test_split(pretraining.task)
-    guessed = training.predict(model, test.x).argmax(axis=-1)
+    guessed = prediction.predict(model, test.x).argmax(axis=-1)
     facts = {
         "fingerprint": runs.source_fingerprint(pretraining),
         "seconds": round(seconds, 1),

@@ -1,10 +1,12 @@
 """One network for two domains, trained on the labels of the source."""
 
+import math
+
 import keras
 from keras import layers, ops
 
 from ktransfer.engine.losses import cross_entropy, summed_cross_entropy
-from ktransfer.engine.training import fit, reestimate_statistics
+from ktransfer.engine.training import fit
 from ktransfer.errors import NotApplicable
 from ktransfer.models.layers import GradientReversal
 from ktransfer.models.surgery import (
@@ -14,11 +16,12 @@ from ktransfer.models.surgery import (
     fresh,
     head_layer,
     inline,
+    with_head,
 )
 from ktransfer.stages.teachers import answers
 
 
-def two_domains(target, source, *, seed, from_source=False):
+def two_domains(target, source, *, seed, from_source=False, head=None):
     """Return one network for two domains, as it serves and as it trains.
 
     The first model maps raw target images to logits. The second maps the
@@ -33,6 +36,8 @@ def two_domains(target, source, *, seed, from_source=False):
         seed: of the head, and of the fresh weights.
         from_source: start from the source's weights, not only from its
             architecture.
+        head: function width of the features -> model, features -> logits, its
+            last layer `logits`; None for a linear one.
 
     Raises:
         NotApplicable: the classes differ.
@@ -41,7 +46,11 @@ def two_domains(target, source, *, seed, from_source=False):
     backbone = copy_backbone(source.model)
     if not from_source:
         backbone = fresh(backbone, seed)
-    network = attach_head(backbone, target.num_classes, seed=seed)
+    if head is None:
+        network = attach_head(backbone, target.num_classes, seed=seed)
+    else:
+        width = math.prod(backbone.output.shape[1:])
+        network = with_head(backbone, head(width))
     shapes = {
         "target": target.image_shape,
         "source": source.task.image_shape,
@@ -114,9 +123,9 @@ def train_on_domains(
         steps=steps,
         seed=seed,
         loss=loss,
+        served=(network, images),
         **training,
     )
-    reestimate_statistics(network, images)
 
 
 def without_labels(target):

@@ -5,19 +5,16 @@ import numpy as np
 from keras import ops
 
 from ktransfer.data import validation_split
+from ktransfer.engine.arguments import check_alive
 from ktransfer.engine.losses import cross_entropy
-from ktransfer.engine.training import check_alive, fit, predict
+from ktransfer.engine.prediction import predict
+from ktransfer.engine.training import fit
 from ktransfer.errors import KTransferError, NotApplicable, unknown
 from ktransfer.measures.solvers import softmax_regression
 from ktransfer.models import backbones
-from ktransfer.models.surgery import (
-    blocks,
-    classifier,
-    copy_backbone,
-    freeze,
-    inline,
-    node_of,
-)
+from ktransfer.models.blocks import blocks
+from ktransfer.models.graph import node_of
+from ktransfer.models.surgery import classifier, copy_backbone, freeze, inline
 from ktransfer.seeds import stream
 
 

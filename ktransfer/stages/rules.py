@@ -12,7 +12,7 @@ import math
 import keras
 from keras import layers, ops
 
-from ktransfer.engine.training import predict
+from ktransfer.engine.prediction import predict
 from ktransfer.errors import unknown
 from ktransfer.measures.transferability import label_map
 from ktransfer.models.layers import InferenceMode

@@ -4,8 +4,10 @@ import keras
 import numpy as np
 from keras import layers, ops
 
-from ktransfer.engine.training import fit, reestimate_statistics
+from ktransfer.engine.normalization import reestimate_statistics
+from ktransfer.engine.training import fit
 from ktransfer.errors import NotApplicable
+from ktransfer.models.graph import leaves
 from ktransfer.models.layers import InferenceMode
 from ktransfer.models.surgery import (
     adapt_input,
@@ -14,7 +16,6 @@ from ktransfer.models.surgery import (
     copy_backbone,
     freeze,
     fresh,
-    leaves,
 )
 
 
@@ -68,6 +69,15 @@ def _thaw_weights(frozen, names, kinds):
         layer.trainable = True
         for variable in layer.trainable_variables:
             variable.trainable = variable.name in names
+
+
+def kernels(model):
+    """Return the kernels of `model` that train, of attention and others too.
+
+    A separable convolution has two of them, each with a name of its own.
+    """
+    weights = model.trainable_variables
+    return [v for v in weights if v.name.endswith("kernel")]
 
 
 def constant(array):

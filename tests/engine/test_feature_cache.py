@@ -7,9 +7,11 @@ import pytest
 from conftest import small_backbone, small_task, weights_of
 
 from ktransfer.engine import feature_cache
+from ktransfer.engine.prediction import predict
 from ktransfer.engine.programs import forward
-from ktransfer.engine.training import fit, predict
-from ktransfer.models.surgery import adapt_input, attach_head, freeze, leaves
+from ktransfer.engine.training import fit
+from ktransfer.models.graph import leaves
+from ktransfer.models.surgery import adapt_input, attach_head, freeze
 
 MANY = 2100
 

@@ -9,14 +9,9 @@ from keras import layers
 from ktransfer.engine import feature_cache, frozen, training
 from ktransfer.engine.training import fit
 from ktransfer.errors import NotApplicable
+from ktransfer.models.blocks import blocks
 from ktransfer.models.layers import InferenceMode
-from ktransfer.models.surgery import (
-    attach_head,
-    blocks,
-    classifier,
-    copy,
-    freeze,
-)
+from ktransfer.models.surgery import attach_head, classifier, copy, freeze
 
 
 @pytest.fixture

@@ -1,17 +1,20 @@
 """A program is traced once for an architecture and moves no bit."""
 
+import threading
+
 import keras
 import numpy as np
 import pytest
 from conftest import small_backbone, small_task, weights_of
 from keras import layers, ops
 
-from ktransfer.engine import programs
+from ktransfer.engine import backend, programs
 from ktransfer.engine.losses import cross_entropy
-from ktransfer.engine.programs import Objective
-from ktransfer.engine.training import fit, predict
+from ktransfer.engine.prediction import predict
+from ktransfer.engine.training import fit
 from ktransfer.errors import Diverged
-from ktransfer.models.surgery import attach_head, freeze, leaves
+from ktransfer.models.graph import leaves
+from ktransfer.models.surgery import attach_head, copy, freeze, head_layer
 
 
 @pytest.fixture
@@ -22,11 +25,11 @@ def task():
 @pytest.fixture
 def traced(monkeypatch):
     """The list that grows with every trace of a training."""
-    seen, step = [], Objective.train_step
+    seen, steps = [], backend.Trainer._steps
     monkeypatch.setattr(
-        Objective,
-        "train_step",
-        lambda self, data: seen.append(self) or step(self, data),
+        backend.Trainer,
+        "_steps",
+        lambda self, given: seen.append(self) or steps(self, given),
     )
     return seen
 
@@ -194,6 +197,44 @@ def test_few_programs_are_kept(task, monkeypatch):
             seed=0,
         )
     assert len(programs._programs) == 2
+
+
+def adapted(values):
+    """Return a model behind a `Normalization` that is adapted to `values`."""
+    normalise = layers.Normalization(name="normalise")
+    inputs = keras.Input((12, 12, 3), dtype="uint8", name="images")
+    x = normalise(layers.Rescaling(1.0)(inputs))
+    x = layers.Flatten(name="features")(x)
+    model = keras.Model(inputs, head_layer(3, "logits", 0)(x))
+    normalise.adapt(values.astype("float32"))
+    return model
+
+
+def test_a_program_never_answers_with_the_constants_of_another(task):
+    x = task.train.x
+    first, second = adapted(x), adapted(x // 3 + 100)
+    wanted = [np.asarray(model(x)) for model in (first, second)]
+    assert np.abs(wanted[0] - wanted[1]).max() > 1
+    for model, logits in zip((first, second), wanted):
+        np.testing.assert_allclose(predict(model, x), logits, rtol=1e-4)
+    trained = [train(copy(model), task) for model in (first, second)]
+    programs.forget()
+    assert train(copy(second), task) == trained[1] != trained[0]
+
+
+def test_threads_wait_for_each_other(task):
+    """Two models of one architecture would swap their weights."""
+    models = [build(seed=seed) for seed in range(4)]
+    alone = [train(copy(model), task, steps=30) for model in models]
+    threads = [
+        threading.Thread(target=train, args=(model, task), kwargs={"steps": 30})
+        for model in models
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert [list(weights_of(model).values()) for model in models] == alone
 
 
 def test_a_prediction_is_traced_once(task, monkeypatch):

@@ -10,19 +10,16 @@ from conftest import small_backbone, small_source, small_task, weights_of
 from keras import layers, ops
 
 from ktransfer.data import Split
-from ktransfer.engine import backend, optimizers, training
+from ktransfer.engine import backend, batches, optimizers, training
+from ktransfer.engine.batches import epoch_order
 from ktransfer.engine.losses import cross_entropy
-from ktransfer.engine.programs import Objective
-from ktransfer.engine.training import epoch_order, fit, predict
+from ktransfer.engine.normalization import reestimate_statistics
+from ktransfer.engine.prediction import predict
+from ktransfer.engine.training import fit
 from ktransfer.errors import Diverged, KTransferError
-from ktransfer.models.surgery import (
-    attach_head,
-    blocks,
-    classifier,
-    freeze,
-    leaves,
-    unfreeze,
-)
+from ktransfer.models.blocks import blocks
+from ktransfer.models.graph import leaves
+from ktransfer.models.surgery import attach_head, classifier, freeze, unfreeze
 
 
 @pytest.fixture
@@ -58,26 +55,25 @@ def test_batches_are_full_even_when_they_outnumber_the_images():
 
 def test_one_trace_a_fit(task, monkeypatch):
     traced = []
-    step = Objective.train_step
+    steps = backend.Trainer._steps
     monkeypatch.setattr(
-        Objective,
-        "train_step",
-        lambda self, data: traced.append(self) or step(self, data),
+        backend.Trainer,
+        "_steps",
+        lambda self, given: traced.append(self) or steps(self, given),
     )
     train(build(), task, steps=100)
     assert len(traced) == 1
 
 
 def test_the_images_are_let_go(task, monkeypatch):
-    kept, convert = [], ops.convert_to_tensor
+    kept, run = [], backend.Trainer.run
 
-    def watched(value, *args, **options):
-        tensor = convert(value, *args, **options)
-        if len(getattr(tensor, "shape", ())) == 4:
-            kept.append(weakref.ref(tensor))
-        return tensor
+    def watched(self, given):
+        images = given["inputs"]["target"]["values"]
+        kept.append(weakref.ref(images))
+        return run(self, given)
 
-    monkeypatch.setattr(training.ops, "convert_to_tensor", watched)
+    monkeypatch.setattr(backend.Trainer, "run", watched)
     train(build(), task)
     monkeypatch.undo()
     assert kept
@@ -94,7 +90,7 @@ def test_the_same_call_gives_the_same_bits_and_another_seed_others(task):
 
 def test_the_weights_do_not_depend_on_the_steps_a_call_takes(task, monkeypatch):
     first = weights_of(train(build(dropout=0.5), task, steps=6))
-    monkeypatch.setattr(training, "CHUNK", 1)
+    monkeypatch.setattr(batches, "CHUNK", 1)
     assert weights_of(train(build(dropout=0.5), task, steps=6)) == first
 
 
@@ -324,7 +320,7 @@ def test_an_input_named_progress_is_fed_the_share_done(task):
 
 def test_a_remainder_of_steps_is_trained_too(task, monkeypatch):
     first = weights_of(train(build(), task, steps=7))
-    monkeypatch.setattr(training, "CHUNK", 4)
+    monkeypatch.setattr(batches, "CHUNK", 4)
     training.ledger()
     assert weights_of(train(build(), task, steps=7)) == first
     assert [step for step, _ in training.ledger()[0].curve] == [4, 7]
@@ -401,7 +397,7 @@ def test_a_classifier_takes_raw_images_of_its_target():
 def test_statistics_are_those_of_the_images(task):
     model = build(normalised=True)
     train(model, task)
-    training.reestimate_statistics(model, task.train.x)
+    reestimate_statistics(model, task.train.x)
     norms = [x for x in leaves(model) if hasattr(x, "moving_mean")]
     x = task.train.x / 255.0
     # The first layer's input by hand: a 3x3 convolution, same padding.

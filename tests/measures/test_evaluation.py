@@ -7,11 +7,13 @@ from sweeps import Here, sourced
 
 from ktransfer import data, runs
 from ktransfer.data import Split
-from ktransfer.engine.training import predict
+from ktransfer.engine.prediction import predict
 from ktransfer.errors import Diverged
 from ktransfer.measures import evaluation, transferability
-from ktransfer.models.surgery import adapt_input, cut, leaves
-from ktransfer.runs import execute
+from ktransfer.models.graph import leaves
+from ktransfer.models.surgery import adapt_input, cut
+from ktransfer.runs.carry_out import carry_out
+from ktransfer.runs.sweep import sweep
 
 
 @pytest.fixture(scope="module")
@@ -128,17 +130,17 @@ def test_a_trial_keeps_the_test_split_closed(tmp_path, monkeypatch):
         evaluation="information",
     )
     strange = free._replace(sources=("letters",))
-    execute.sweep([trial, free, strange], tmp_path, Here())
+    sweep([trial, free, strange], tmp_path, Here())
     monkeypatch.setattr(data, "test_split", closed)
-    record = execute.carry_out(tmp_path, trial._replace(seed=1))
+    record = carry_out(tmp_path, trial._replace(seed=1))
     assert record["status"] == "ok", record["reason"]
     assert record["test_accuracy"] is None
     right = record["validation_accuracy"] * 10
     assert right == pytest.approx(round(right), abs=1e-9)
-    record = execute.carry_out(tmp_path, free._replace(seed=1))
+    record = carry_out(tmp_path, free._replace(seed=1))
     assert record["information"] <= np.log(10)
     # Without classes in common there is nothing to measure at home.
-    record = execute.carry_out(tmp_path, strange._replace(seed=1))
+    record = carry_out(tmp_path, strange._replace(seed=1))
     assert record["status"] == "not_applicable"
 
 
@@ -147,7 +149,7 @@ def test_other_test_images_and_scores_stand_in_the_record(tmp_path):
         "linear_probe", also=("digits_inverted", "digits_over_letters")
     )
     run = run._replace(scores=("leep",))
-    record = execute.carry_out(tmp_path, run)
+    record = carry_out(tmp_path, run)
     assert set(record["also_accuracies"]) == set(run.also)
     assert record["score_values"]["leep"] < 0
     (read,) = runs.read(runs.record_path(tmp_path, run))
@@ -161,3 +163,18 @@ def test_fields_at_their_default_leave_older_records_as_they_are():
     )
     other = run._replace(recipe="label_smoothing")
     assert runs.fingerprint(other) != runs.fingerprint(run)
+
+
+def test_evaluation_counts_every_image_once(monkeypatch):
+    logits = np.zeros((1000, 10))
+    test = data.test_split("digits")
+    logits[np.arange(1000), test.y] = 1.0
+    logits[:7] = 0.0
+    logits[np.arange(7), (test.y[:7] + 1) % 10] = 1.0
+    monkeypatch.setattr(evaluation, "predict", lambda model, x: logits)
+    found = evaluation.evaluate(None, "digits")
+    assert found["test_accuracy"] == 0.993
+    expected = np.log(np.exp(1) + 9) - np.where(np.arange(1000) < 7, 0, 1)
+    assert found["test_loss"] == pytest.approx(expected.mean())
+    logits[3, 3] = np.nan
+    assert evaluation.evaluate(None, "digits")["status"] == "diverged"

@@ -200,12 +200,8 @@ def test_weights_of_zero_and_weights_that_are_no_numbers():
 
 def test_models_are_compared_by_block_and_frozen_ones_have_not_moved(tasks):
     from ktransfer.engine.training import fit
-    from ktransfer.models.surgery import (
-        attach_head,
-        copy_backbone,
-        freeze,
-        select,
-    )
+    from ktransfer.models.blocks import select
+    from ktransfer.models.surgery import attach_head, copy_backbone, freeze
 
     target, _ = tasks
     source = attach_head(

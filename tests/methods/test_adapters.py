@@ -3,14 +3,16 @@
 import keras
 import numpy as np
 import pytest
-from conftest import small_source, small_task, weights_of
+from conftest import defaults, small_source, small_task, weights_of
 from keras import layers
 
-from ktransfer.errors import NotApplicable
 from ktransfer.methods.feature import linear_probe
 from ktransfer.methods.finetuning.adapters import transfer
 from ktransfer.models import backbones
-from ktransfer.models.surgery import Source, attach_head, blocks, cut, leaves
+from ktransfer.models.blocks import blocks
+from ktransfer.models.graph import leaves
+from ktransfer.models.own import Source
+from ktransfer.models.surgery import attach_head, cut
 from ktransfer.models.surgery import trainable_count as count
 
 OPTIONS = {"seed": 1, "batch_size": 16}
@@ -132,7 +134,7 @@ def test_residual_blocks_are_adapted_as_wholes():
         assert names[place - 1] == f"{block}_{last}"
 
 
-def test_branches_between_blocks_are_refused(world):
+def test_a_branch_is_within_a_block(world):
     inputs = keras.Input((12, 12, 3), dtype="uint8", name="images")
     x = layers.Rescaling(1 / 255)(inputs)
     low = layers.Conv2D(3, 3, padding="same", name="block1_conv")(x)
@@ -141,5 +143,16 @@ def test_branches_between_blocks_are_refused(world):
     x = layers.Flatten(name="features")(x)
     model = attach_head(keras.Model(inputs, x, name="branches"), 2, seed=0)
     target, source = world
-    with pytest.raises(NotApplicable, match="chain of blocks"):
-        transfer(target, Source(model, source.task), steps=1, **OPTIONS)
+    adapted = transfer(
+        target, Source(model, source.task), steps=1, units=2, **OPTIONS
+    )
+    names = [x.name for x in leaves(adapted) if x.name.endswith("_down")]
+    assert names == ["block1_adapter_down", "block2_adapter_down"]
+    # The second stands after the join, which is six channels wide.
+    found = {x.name: x for x in leaves(adapted)}
+    assert found[names[1]].kernel.shape == (6, 2)
+
+
+def test_the_defaults_are_the_authors():
+    found = defaults(transfer)
+    assert (found["units"], found["initial_deviation"]) == (64, 1e-3)

@@ -4,11 +4,14 @@ import numpy as np
 import pytest
 from conftest import small_backbone, small_task, worlds
 
-from ktransfer.engine.training import ledger, predict
+from ktransfer.engine import training
+from ktransfer.engine.prediction import predict
 from ktransfer.errors import NotApplicable
 from ktransfer.methods.domain import source_only
 from ktransfer.methods.domain.adaptive_batch_normalization import transfer
-from ktransfer.models.surgery import Source, attach_head, cut, leaves
+from ktransfer.models.graph import leaves
+from ktransfer.models.own import Source
+from ktransfer.models.surgery import attach_head, cut
 
 OPTIONS = {"steps": 3, "seed": 1, "batch_size": 16}
 
@@ -79,10 +82,10 @@ def test_source_images_as_target_leave_predictions_nearly_unchanged():
 
 def test_a_network_without_batch_normalization_is_refused_at_once():
     target, sources = worlds(1)[2]
-    ledger()
+    training.ledger()
     with pytest.raises(NotApplicable, match="no BatchNorm layer"):
         transfer(target, *sources, **OPTIONS)
-    assert not ledger()
+    assert not training.ledger()
 
 
 def test_other_classes_are_refused():

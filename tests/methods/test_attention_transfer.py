@@ -12,13 +12,8 @@ from ktransfer.methods.baselines import scratch
 from ktransfer.methods.knowledge import attention_transfer
 from ktransfer.methods.knowledge.attention_transfer import transfer
 from ktransfer.models import backbones
-from ktransfer.models.surgery import (
-    Source,
-    adapt_input,
-    attach_head,
-    freeze,
-    inline,
-)
+from ktransfer.models.own import Source
+from ktransfer.models.surgery import adapt_input, attach_head, freeze, inline
 from ktransfer.stages import heads, teachers
 
 

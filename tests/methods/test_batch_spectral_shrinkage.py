@@ -3,7 +3,7 @@
 import keras
 import numpy as np
 import pytest
-from conftest import weights_of, worlds
+from conftest import defaults, weights_of, worlds
 
 from ktransfer.engine import backend
 from ktransfer.errors import Diverged
@@ -74,6 +74,23 @@ def test_equal_singular_values_have_a_finite_gradient(features):
     assert (found**2).sum() == pytest.approx(8 * features.max(), rel=1e-5)
 
 
+@pytest.mark.parametrize("num_values", [1, 2])
+def test_values_equal_up_to_rounding_have_the_exact_gradient(num_values):
+    """Through the directions it would be rounding over rounding."""
+    for seed in range(3):
+        drawn = np.random.default_rng(seed).normal(size=(9, 5))
+        features = np.linalg.qr(drawn)[0].T.astype("float32")
+        found = slope(features, num_values)
+        # 2 u u' F, of unit directions and values of 1.
+        square = (found.astype("float64") ** 2).sum()
+        assert square == pytest.approx(4 * num_values, rel=1e-3)
+
+
+def test_the_defaults_are_the_authors():
+    found = defaults(transfer)
+    assert (found["strength"], found["num_values"]) == (0.001, 1)
+
+
 def test_strength_zero_is_fine_tuning(world):
     options = {"steps": 3, "seed": 2, "batch_size": 16}
     model = transfer(*world, strength=0, **options)
@@ -89,17 +106,21 @@ def test_the_loss_is_the_written_formula(world, monkeypatch):
         "fit",
         lambda model, *args, **options: seen.update(options, model=model),
     )
-    model = transfer(target, source, steps=1, seed=0, strength=0.5)
+    model = transfer(
+        target, source, steps=1, seed=0, strength=5e3, num_values=4
+    )
     x, y = target.train.x[:6], target.train.y[:6]
     outputs = {k: v.numpy() for k, v in seen["model"](x).items()}
     features = np.asarray(cut(source.model, "features")(x.repeat(3, -1)))
     np.testing.assert_allclose(outputs["features"], features, atol=1e-5)
     logits = np.asarray(model(x), "float64")
     chances = np.exp(logits) / np.exp(logits).sum(-1, keepdims=True)
-    wanted = -np.log(chances[np.arange(6), y]).mean()
+    hard = -np.log(chances[np.arange(6), y]).mean()
     values = np.linalg.svd(outputs["features"].astype("float64"))[1]
-    wanted += 0.5 * values[-1] ** 2
-    assert float(seen["loss"](y, outputs)) == pytest.approx(wanted, rel=1e-4)
+    weakest = 5e3 * (values[-4:] ** 2).sum()
+    assert 0.1 < weakest / hard < 10
+    found = float(seen["loss"](y, outputs))
+    assert found == pytest.approx(hard + weakest, rel=1e-4)
 
 
 def test_the_weakest_directions_shrink(world, traced):

@@ -6,17 +6,27 @@ import pytest
 from conftest import domains, state, weights_of
 from keras import ops
 
+from ktransfer import methods
 from ktransfer.engine import backend, training
+from ktransfer.engine.batches import epoch_order
 from ktransfer.engine.losses import cross_entropy
-from ktransfer.engine.training import epoch_order
+from ktransfer.engine.normalization import reestimate_statistics
 from ktransfer.errors import KTransferError
 from ktransfer.methods.domain import classifier_discrepancy, source_only
 from ktransfer.methods.domain.classifier_discrepancy import (
     _discrepancy,
     transfer,
 )
+from ktransfer.models.graph import leaves
+from ktransfer.models.surgery import copy
 
-OPTIONS = {"seed": 0, "batch_size": 8, "from_source": True}
+OPTIONS = {
+    "seed": 0,
+    "batch_size": 8,
+    "from_source": True,
+    # Linear heads, of whose gradients a test can do the sums.
+    "head_units": None,
+}
 
 
 def trained(fitted, steps, world=None, **options):
@@ -87,10 +97,8 @@ def train_by_hand(model, world, steps, num_generator_updates, factor):
 
         def loss(turn=turn, images=images, y=source.task.train.y[rows]):
             outputs = model(images, training=True)
-            task = cross_entropy(y, outputs["source"])
-            task += cross_entropy(y, outputs["second_source"])
-            first = ops.softmax(outputs["target"])
-            second = ops.softmax(outputs["second_target"])
+            task = sum(cross_entropy(y, z) for z in outputs["source"])
+            first, second = map(ops.softmax, outputs["target"])
             apart = ops.mean(ops.abs(first - second))
             return [task, task - apart, apart][turn]
 
@@ -142,10 +150,44 @@ def test_the_classifiers_differ_at_the_start_and_one_is_left(fitted):
     model, result = trained(fitted, 0)
     _, first, second = parts(model)
     assert first[0] != second[0]
-    plain = source_only.transfer(*domains(), steps=0, **OPTIONS)
+    options = {k: v for k, v in OPTIONS.items() if k != "head_units"}
+    plain = source_only.transfer(*domains(), steps=0, **options)
     assert weights_of(result).keys() == weights_of(plain).keys()
     # It starts where all of the family do.
     assert state(result) == state(plain)
+
+
+def test_the_heads_are_those_of_the_authors_in_form(fitted):
+    model, result = trained(fitted, 6, head_units=7)
+    names = [x.name for x in leaves(result)][-7:]
+    kinds = ("dense", "norm", "relu")
+    hidden = [f"head{n}_{kind}" for n in (1, 2) for kind in kinds]
+    assert names == [*hidden, "logits"]
+    second = [x.name for x in leaves(model) if x.name.startswith("second_")]
+    assert second == [f"second_{name}" for name in names]
+    assert not any(name.startswith("second") for name in weights_of(result))
+
+
+def test_the_default_heads_are_not_linear():
+    assert methods.describe("classifier_discrepancy").hyperparameters == {
+        **methods.TRAINING,
+        "num_generator_updates": 4,
+        "head_units": 256,
+        "from_source": False,
+    }
+
+
+@pytest.mark.parametrize("units", [None, 5])
+def test_batch_normalisation_ends_with_the_targets_statistics(units):
+    target, source = domains(normalised=True)
+    options = {**OPTIONS, "head_units": units}
+    result = transfer(target, source, steps=6, **options)
+    twin = copy(result)
+    reestimate_statistics(twin, target.train.x)
+    assert state(twin) == state(result)
+    others = copy(result)
+    reestimate_statistics(others, source.task.train.x)
+    assert state(others) != state(result)
 
 
 def test_a_cycle_without_c_is_refused():

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from conftest import (
     check_the_rate_of_the_head,
+    defaults,
     small_source,
     small_task,
     weights_of,
@@ -12,18 +13,15 @@ from conftest import (
 )
 from keras import layers
 
-from ktransfer.engine import training
-from ktransfer.errors import NotApplicable
+from ktransfer.engine import prediction, training
+from ktransfer.errors import KTransferError, NotApplicable
+from ktransfer.measures.relationships import softmax
 from ktransfer.measures.transferability import label_map
 from ktransfer.methods.finetuning import co_tuning
-from ktransfer.methods.finetuning.co_tuning import (
-    _relationship,
-    _softmax,
-    _temperature,
-    transfer,
-)
+from ktransfer.methods.finetuning.co_tuning import _rows, _temperature, transfer
 from ktransfer.methods.parameter import fine_tuning
-from ktransfer.models.surgery import Source, adapt_input
+from ktransfer.models.own import Source
+from ktransfer.models.surgery import adapt_input
 
 OPTIONS = {"steps": 3, "seed": 2, "batch_size": 16}
 
@@ -52,7 +50,7 @@ def perfect_source(task):
 
 
 def cross_entropy(logits, labels):
-    return -np.log(_softmax(logits)[np.arange(len(labels)), labels]).mean()
+    return -np.log(softmax(logits)[np.arange(len(labels)), labels]).mean()
 
 
 @pytest.mark.parametrize("number", [0, 1])
@@ -63,40 +61,107 @@ def test_strength_zero_is_fine_tuning(number):
     assert list(weights_of(model).values()) == list(weights_of(tuned).values())
 
 
-def test_a_perfect_source_on_its_own_task_gives_the_identity():
+@pytest.mark.parametrize("relationship", ["direct", "reverse"])
+def test_a_perfect_source_on_its_own_task_gives_the_identity(relationship):
     target = small_task("target", 1)
-    rows = _relationship(target, perfect_source(target), 2000, seed=0)
-    np.testing.assert_allclose(rows, np.eye(3), atol=1e-3)
+    rows = _rows(target, perfect_source(target), 1.0, relationship, seed=0)
+    np.testing.assert_allclose(rows, np.eye(3), atol=1e-2)
 
 
-def test_the_rows_are_the_sources_mean_belief_of_each_class(world):
+def test_the_direct_rows_are_the_sources_mean_belief_of_each_class(world):
     target, source = world
-    rows = _relationship(target, source, 2000, seed=0)
+    rows = _rows(target, source, 1.7, "direct", seed=0)
     assert rows.shape == (3, 2)
     np.testing.assert_allclose(rows.sum(1), 1, rtol=1e-12)
     # Of one joint distribution with the map that LEEP counts: Bayes.
-    held = co_tuning.held_out(source.task, 0)[1]
-    heat = _temperature(source.model(held.x), held.y)
     reader = adapt_input(source.model, target.image_shape)
-    theta = _softmax(np.asarray(reader(target.train.x)) / heat)
+    theta = softmax(np.asarray(reader(target.train.x)) / 1.7)
     shares = np.bincount(target.train.y) / len(target.train.y)
     joint = label_map(theta, target.train.y) * theta.mean(0)[:, None]
     np.testing.assert_allclose(rows * shares[:, None], joint.T, rtol=1e-5)
 
 
-def test_the_temperature_has_the_least_cross_entropy():
-    rng = np.random.default_rng(0)
-    logits = 2 * rng.normal(size=(400, 5))
-    chosen = [rng.choice(5, p=p) for p in _softmax(logits / 3)]
-    found = _temperature(logits, chosen)
-    grid = np.exp(np.linspace(np.log(0.5), np.log(15), 500))
-    best = grid[np.argmin([cross_entropy(logits / t, chosen) for t in grid])]
-    assert found == pytest.approx(best, rel=0.01)
-    assert 2 < found < 5
-    # Logits of another scale are the same beliefs.
-    assert _temperature(4 * logits, chosen) == pytest.approx(4 * found)
-    # A source that is never wrong has no minimum, but an end.
-    assert _temperature(np.eye(3), [0, 1, 2]) == pytest.approx(0.05)
+def test_the_reverse_rows_are_of_a_split_of_the_labelled_images(
+    world, monkeypatch
+):
+    target, source = world
+    seen = []
+    monkeypatch.setattr(co_tuning, "reverse", lambda *given: seen.append(given))
+    _rows(target, source, 1.7, "reverse", seed=3)
+    ((training_part, validation, num_classes),) = seen
+    assert num_classes == 3
+    part, held = co_tuning.held_out(target, 3)
+    assert 0 < len(held.y) < len(part.train.y)
+    reader = adapt_input(source.model, target.image_shape)
+    for (theta, labels), split in (
+        (training_part, part.train),
+        (validation, held),
+    ):
+        np.testing.assert_array_equal(labels, split.y)
+        wanted = softmax(np.asarray(reader(split.x)) / 1.7)
+        np.testing.assert_allclose(theta, wanted, rtol=1e-4)
+
+
+def test_a_temperature_is_calibrated_on_held_out_images():
+    """A source that is wrong at times and always sure is softened."""
+    task = small_task("target", 1)
+    labels = np.where(np.arange(48) % 5, task.train.y, 0).astype("int32")
+    task = task._replace(train=task.train._replace(y=labels))
+    source = perfect_source(task)
+    found = _temperature(source, 2000, seed=0)
+    _, held = co_tuning.held_out(task, 0)
+    logits = np.asarray(source.model(held.x))
+    grid = np.exp(np.linspace(0, np.log(20), 400))
+    losses = [cross_entropy(logits / t, held.y) for t in grid]
+    assert found == pytest.approx(grid[np.argmin(losses)], rel=0.01)
+    assert 1.5 < found < 15
+
+
+def test_training_images_never_sharpen_the_source():
+    """On what it was trained on a source is right, and looks too unsure."""
+    task = small_task("target", 1)
+    source = perfect_source(task)
+    _, held = co_tuning.held_out(task, 0)
+    logits = np.asarray(source.model(held.x))
+    lower = cross_entropy(logits / 0.5, held.y)
+    assert lower < cross_entropy(logits, held.y)
+    assert _temperature(source, 2000, seed=0) == pytest.approx(1, abs=1e-6)
+
+
+def test_the_temperature_softens_the_rows_and_none_calibrates(
+    world, monkeypatch
+):
+    target, source = world
+    asked = []
+    monkeypatch.setattr(
+        co_tuning,
+        "_rows",
+        lambda target, source, temperature, relationship, seed: (
+            asked.append((temperature, relationship)) or np.eye(3, 2)
+        ),
+    )
+    monkeypatch.setattr(co_tuning, "_temperature", lambda *_: 3.25)
+    transfer(target, source, **OPTIONS)
+    transfer(target, source, temperature=None, relationship="direct", **OPTIONS)
+    assert asked == [(1.13, "reverse"), (3.25, "direct")]
+
+
+def test_the_defaults_are_the_authors():
+    found = defaults(transfer)
+    assert found["strength"] == 2.3
+    assert found["temperature"] == 1.13
+    assert found["relationship"] == "reverse"
+    # Ours.
+    assert found["num_images"] == 2000
+
+
+def test_bad_choices_are_refused_before_training(world):
+    training.ledger()
+    with pytest.raises(KTransferError, match="direct"):
+        transfer(*world, relationship="directed", **OPTIONS)
+    with pytest.raises(KTransferError, match="temperature is 0"):
+        transfer(*world, temperature=0, **OPTIONS)
+    assert not training.ledger()
 
 
 def test_the_loss_is_the_written_formula(world, monkeypatch):
@@ -113,8 +178,8 @@ def test_the_loss_is_the_written_formula(world, monkeypatch):
     # The source head starts as the source's own.
     reader = adapt_input(source.model, target.image_shape)
     np.testing.assert_allclose(outputs["source_logits"], reader(x), atol=1e-6)
-    rows = _relationship(target, source, 2000, seed=0)
-    related = -(rows[y] * np.log(_softmax(outputs["source_logits"]))).sum(1)
+    rows = _rows(target, source, 1.13, "reverse", seed=0)
+    related = -(rows[y] * np.log(softmax(outputs["source_logits"]))).sum(1)
     wanted = cross_entropy(outputs["logits"], y) + 2.3 * related.mean()
     assert float(seen["loss"](y, outputs)) == pytest.approx(wanted, rel=1e-5)
 
@@ -137,31 +202,55 @@ def test_the_source_head_trains_and_is_not_in_the_result(world, fitted):
 def test_calibration_reads_a_bounded_number_of_held_out_images(
     world, monkeypatch
 ):
-    target, source = world
+    _, source = world
     read = []
 
     def watching(model, images):
         read.append(images)
-        return training.predict(model, images)
+        return prediction.predict(model, images)
 
     monkeypatch.setattr(co_tuning, "predict", watching)
-    _relationship(target, source, 5, seed=0)
-    assert [len(images) for images in read] == [5, 48]
-    theirs = {image.tobytes() for image in source.task.train.x}
-    assert {image.tobytes() for image in read[0]} <= theirs
+    _temperature(source, 5, seed=0)
+    assert [len(images) for images in read] == [5]
+    _, held = co_tuning.held_out(source.task, 0)
+    np.testing.assert_array_equal(read[0], held.x[:5])
 
 
-def test_a_source_with_one_image_a_class_cannot_be_calibrated(world):
+def first_two(split):
+    """Return one image each of two classes."""
+    return split._replace(x=split.x[:2], y=split.y[:2])
+
+
+def test_one_image_a_class_leaves_nothing_to_choose_by(world):
     target, source = world
-    few = source.task.train._replace(
-        x=source.task.train.x[:2], y=source.task.train.y[:2]
-    )
-    lone = source._replace(task=source.task._replace(train=few))
+    task = source.task
+    lone = source._replace(task=task._replace(train=first_two(task.train)))
+    few = target._replace(train=first_two(target.train), num_classes=2)
     training.ledger()
-    with pytest.raises(NotApplicable, match="two labelled images"):
-        transfer(target, lone, **OPTIONS)
+    for given, options in (
+        ((target, lone), {"temperature": None}),
+        ((few, source), {}),
+    ):
+        with pytest.raises(NotApplicable, match="two labelled images"):
+            transfer(*given, **options, **OPTIONS)
     assert not training.ledger()
+    # What needs no such images goes on.
+    transfer(target, lone, **OPTIONS)
+    transfer(few, source, relationship="direct", **OPTIONS)
 
 
 def test_the_head_may_have_its_own_rate(world):
     check_the_rate_of_the_head(transfer, world)
+
+
+def test_the_rate_of_the_new_head_is_not_the_source_heads(world, fitted):
+    """The authors' train.py has ten times the rate for the new head alone."""
+    joint = fitted(co_tuning)
+    options = {"seed": 1, "batch_size": 16, "optimizer": keras.optimizers.SGD}
+    for rates in ({}, {"head_learning_rate": 10.0}):
+        transfer(*world, steps=1, learning_rate=1.0, **rates, **options)
+    slow, fast = (x.get_layer("source_head").get_weights() for x in joint)
+    start = world[1].model.get_weights()[-len(slow) :]
+    for old, a, b in zip(start, slow, fast, strict=True):
+        np.testing.assert_allclose(b - old, a - old, atol=1e-6)
+        assert np.abs(a - old).max() > 1e-3

@@ -7,12 +7,12 @@ from conftest import small_source, small_task
 from ktransfer.errors import NotApplicable
 from ktransfer.methods.feature.convolution_layers import transfer
 from ktransfer.models import backbones
+from ktransfer.models.graph import node_of
+from ktransfer.models.own import Source
 from ktransfer.models.surgery import (
-    Source,
     adapt_input,
     attach_head,
     cut,
-    node_of,
     trainable_count,
 )
 

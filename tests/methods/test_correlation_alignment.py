@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from conftest import small_source, small_task, weights_of
 
-from ktransfer.engine.training import predict
+from ktransfer.engine.prediction import predict
 from ktransfer.errors import KTransferError, NotApplicable
 from ktransfer.methods.domain.correlation_alignment import _power, transfer
 from ktransfer.models.surgery import adapt_input, copy_backbone, trainable_count

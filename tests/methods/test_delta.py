@@ -2,23 +2,19 @@
 
 import numpy as np
 import pytest
-from conftest import small_source, small_task, weights_of
+from conftest import defaults, small_source, small_task, weights_of
 
 from ktransfer.engine import training
-from ktransfer.engine.training import predict
+from ktransfer.engine.prediction import predict
 from ktransfer.measures import evaluation
 from ktransfer.methods.finetuning import delta
 from ktransfer.methods.finetuning.delta import transfer
 from ktransfer.methods.parameter import fine_tuning
 from ktransfer.models import backbones
-from ktransfer.models.surgery import (
-    Source,
-    attach_head,
-    copy,
-    copy_backbone,
-    inline,
-    leaves,
-)
+from ktransfer.models.graph import leaves
+from ktransfer.models.own import Source
+from ktransfer.models.surgery import attach_head, copy, copy_backbone, inline
+from ktransfer.seeds import stream
 from ktransfer.stages import heads
 
 OPTIONS = {"seed": 1, "batch_size": 16}
@@ -56,6 +52,13 @@ def cross_entropy(labels, logits):
 def softmax(values):
     powers = np.exp(values - np.max(values))
     return powers / powers.sum()
+
+
+def standardised(values):
+    values = np.array(values, "float64")
+    return (values - values.mean()) / np.sqrt(
+        np.mean(values**2) - values.mean() ** 2
+    )
 
 
 @pytest.fixture(scope="module")
@@ -137,7 +140,7 @@ def test_equal_shares_give_the_plain_distance_of_the_maps():
 
 def test_importance_is_the_rise_of_the_loss_without_the_channel(world, probe):
     target, _ = world
-    found = delta._importance(probe, target, 1, 1000, 0.005)
+    found = delta._importance(probe, target, 1, 1000, 5.0)
     # A channel is gone for what follows if nothing reads it.
     readers = ["block2_conv", "block3_conv", "logits"]
     whole = cross_entropy(target.train.y, predict(probe, target.train.x))
@@ -152,9 +155,10 @@ def test_importance_is_the_rise_of_the_loss_without_the_channel(world, probe):
             logits = predict(cropped, target.train.x)
             rises.append(cross_entropy(target.train.y, logits) - whole)
         assert np.ptp(rises) > 0.002
-        np.testing.assert_allclose(
-            shares, softmax(np.array(rises) / 0.005), rtol=1e-3
-        )
+        wanted = softmax(standardised(rises) / 5)
+        np.testing.assert_allclose(shares, wanted, rtol=1e-3)
+        # The rises are small, and would all but vanish in the softmax.
+        assert np.ptp(softmax(np.array(rises) / 5)) < 0.02 * np.ptp(wanted)
 
 
 def test_shares_sum_to_one_and_follow_the_temperature(world, probe):
@@ -168,6 +172,49 @@ def test_shares_sum_to_one_and_follow_the_temperature(world, probe):
             assert np.sum(shares) == pytest.approx(1, abs=1e-6)
         assert np.ptp(one) > np.ptp(two) > 0
         np.testing.assert_allclose(three, 1 / len(three), rtol=1e-5)
+
+
+def test_the_default_attention_is_far_from_uniform(world, monkeypatch):
+    seen, importance = [], delta._importance
+
+    def remembering(*args):
+        seen.append(importance(*args))
+        return seen[0]
+
+    monkeypatch.setattr(delta, "_importance", remembering)
+    prepared(monkeypatch, world)
+    assert [len(shares) for shares in seen[0]] == [4, 6, 8]
+    for shares in seen[0]:
+        # Whatever the scale of the losses, and of both signs.
+        logs = np.log(np.asarray(shares, "float64"))
+        assert np.std(logs) == pytest.approx(1 / 5, rel=1e-4)
+        assert len(shares) * np.max(shares) > 1.15
+        assert len(shares) * np.min(shares) < 0.9
+
+
+def test_the_scale_of_the_losses_is_nothing_to_the_attention():
+    losses = [1.2, 1.5, 0.9, 1.3]
+    found = delta._attention(losses, 2.0)
+    expected = softmax(standardised(losses) / 2)
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
+    assert np.argmax(found) == 1 and np.argmin(found) == 2
+    moved = [7 + 1000 * loss for loss in losses]
+    np.testing.assert_allclose(delta._attention(moved, 2.0), found, rtol=1e-6)
+
+
+@pytest.mark.parametrize("loss", [0.0, 1.1, 0.1 + 0.2])
+def test_channels_that_matter_equally_share_alike(loss):
+    """A dead block has no spread to divide by."""
+    found = delta._attention([loss] * 6, 5.0)
+    np.testing.assert_allclose(found, 1 / 6, rtol=1e-6)
+
+
+def test_the_defaults_are_the_authors():
+    found = defaults(transfer)
+    assert found["strength"] == found["head_strength"] == 0.01
+    assert found["temperature"] == 5.0
+    # Ours.
+    assert (found["probe_share"], found["num_images"]) == (0.2, 250)
 
 
 def test_no_more_images_are_read_than_the_bound(world, probe, monkeypatch):
@@ -228,8 +275,14 @@ def test_the_source_is_frozen_while_its_channels_are_measured(
 
 def test_no_strength_needs_no_probe(world):
     training.ledger()
-    transfer(*world, steps=3, strength=0, **OPTIONS)
-    assert [fit.steps for fit in training.ledger()] == [3]
+    transfer(*world, steps=10, strength=0, **OPTIONS)
+    assert [fit.steps for fit in training.ledger()] == [10]
+
+
+def test_the_second_stage_has_epochs_of_its_own(world, monkeypatch):
+    seen = prepared(monkeypatch, world)
+    assert seen["seed"] == stream(1, "stage", 2)
+    assert prepared(monkeypatch, world, strength=0)["seed"] == 1
 
 
 def test_a_strength_holds_the_maps(world):

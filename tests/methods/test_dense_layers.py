@@ -8,12 +8,12 @@ from conftest import small_backbone, small_source, small_task, weights_of
 
 from ktransfer.errors import NotApplicable
 from ktransfer.methods.feature.dense_layers import transfer
+from ktransfer.models.blocks import select
+from ktransfer.models.own import Source
 from ktransfer.models.surgery import (
-    Source,
     adapt_input,
     attach_head,
     cut,
-    select,
     trainable_count,
 )
 

@@ -3,12 +3,12 @@
 import keras
 import numpy as np
 import pytest
-from conftest import worlds
+from conftest import defaults, worlds
 
 from ktransfer.errors import KTransferError
 from ktransfer.methods.finetuning.discriminative_learning_rates import transfer
 from ktransfer.methods.parameter import fine_tuning
-from ktransfer.models.surgery import blocks
+from ktransfer.models.blocks import blocks
 
 # From the bottom: by how many powers of the decay a block's rate is smaller.
 POWERS = {"block1": 3, "block2": 2, "block3": 1, "logits": 0}
@@ -77,3 +77,7 @@ def test_a_huge_decay_leaves_lower_blocks_unmoved(world, decay):
 def test_a_decay_that_gives_no_rates_is_refused(world, decay):
     with pytest.raises(KTransferError, match="decay is .* expected > 0"):
         transfer(*world, steps=1, seed=5, decay=decay)
+
+
+def test_the_default_is_the_authors():
+    assert defaults(transfer)["decay"] == 2.6

@@ -7,12 +7,13 @@ import pytest
 import tensorflow as tf
 from conftest import small_backbone, small_source, small_task, weights_of
 
-from ktransfer.engine import training
+from ktransfer.engine import batches, training
 from ktransfer.engine.losses import softened_divergence
 from ktransfer.methods.baselines import scratch
 from ktransfer.methods.knowledge.distillation import transfer
+from ktransfer.models.blocks import blocks
 from ktransfer.models.layers import InferenceMode
-from ktransfer.models.surgery import attach_head, blocks, copy, freeze
+from ktransfer.models.surgery import attach_head, copy, freeze
 from ktransfer.stages import heads, teachers
 
 
@@ -60,7 +61,7 @@ def test_teacher_and_student_have_epoch_orders_of_their_own(world, monkeypatch):
         teachers, "fit", lambda *args, seed, **options: seeds.append(seed)
     )
     transfer(target, other, steps=6, seed=2)
-    taught, learned = (training.epoch_order(48, 3, 8, s) for s in seeds)
+    taught, learned = (batches.epoch_order(48, 3, 8, s) for s in seeds)
     assert seeds[1] == 2 and not np.array_equal(taught, learned)
 
 
@@ -144,7 +145,7 @@ def test_the_student_runs_once_a_step(world):
     freeze(teach)
     start = attach_head(small_backbone((12, 12, 1), normalised=True), 3, seed=0)
     taught, plain = copy(start, "student"), copy(start)
-    options = {"steps": 1, "seed": 0, "batch_size": 8}
+    options = {"steps": 1, "seed": 0, "batch_size": 8, "statistics": "trained"}
     teachers.distill(
         taught, target, teach, temperature=4.0, strength=0.9, **options
     )

@@ -3,7 +3,8 @@
 import keras
 import numpy as np
 import pytest
-from conftest import small_source, small_task, weights_of, worlds
+from conftest import defaults, small_source, small_task, weights_of, worlds
+from keras import layers
 
 from ktransfer.engine.losses import cross_entropy
 from ktransfer.measures.fisher import diagonal_fisher
@@ -11,7 +12,8 @@ from ktransfer.methods.finetuning import elastic_weight_consolidation as ewc
 from ktransfer.methods.finetuning import l2_sp
 from ktransfer.methods.finetuning.elastic_weight_consolidation import transfer
 from ktransfer.methods.parameter import fine_tuning
-from ktransfer.models.surgery import copy, cut
+from ktransfer.models.own import Source
+from ktransfer.models.surgery import attach_head, copy, cut
 
 OPTIONS = {"steps": 3, "seed": 2, "batch_size": 16}
 
@@ -35,6 +37,11 @@ def test_strength_zero_is_fine_tuning_and_costs_no_fisher(world, monkeypatch):
     monkeypatch.setattr(ewc, "diagonal_fisher", None)
     model = transfer(*world, strength=0, **OPTIONS)
     assert state(model) == state(fine_tuning.transfer(*world, **OPTIONS))
+
+
+def test_the_defaults_are_ours():
+    found = defaults(transfer)
+    assert (found["strength"], found["num_images"]) == (100.0, 256)
 
 
 def test_a_fisher_of_one_on_the_kernels_is_l2_sp(world, monkeypatch):
@@ -87,6 +94,54 @@ def test_the_penalty_is_the_fisher_weighted_distance(world, monkeypatch):
     found -= float(cross_entropy(y, model(x)))
     assert found == pytest.approx(wanted, rel=1e-3)
     assert wanted > 0
+
+
+def linear_source():
+    """Return a source whose features, and logits of them, are linear."""
+    inputs = keras.Input((12, 12, 1), dtype="uint8", name="images")
+    x = layers.Rescaling(1 / 255, name="rescale")(inputs)
+    x = layers.Flatten(name="flat")(x)
+    x = layers.Dense(2, name="features")(x)
+    model = attach_head(keras.Model(inputs, x), 3, seed=0)
+    rng = np.random.default_rng(0)
+    for variable in model.weights:
+        variable.assign(0.5 * rng.normal(size=variable.shape))
+    return Source(model, small_task("source", 1, n=6))
+
+
+def test_the_penalty_holds_the_fisher_written_out(monkeypatch):
+    """F = mean over x of sum over y of p(y) (d log p(y) / d W)^2, by hand.
+
+    With z = U'(W'x + b) + c the slope of log p(y) is x (U (e_y - p))'.
+    """
+    source = linear_source()
+    seen = {}
+    monkeypatch.setattr(
+        ewc, "fit", lambda model, *args, **options: seen.update(options)
+    )
+    target = small_task("target", 1)
+    model = transfer(target, source, steps=1, seed=3, strength=50.0)
+    w, b, u, c = (v.numpy().astype("float64") for v in source.model.weights)
+    kernel, bias = np.zeros(w.shape), np.zeros(b.shape)
+    images = source.task.train.x.reshape(6, -1) / 255
+    for x in images:
+        z = (x @ w + b) @ u + c
+        p = np.exp(z) / np.exp(z).sum()
+        for y in range(3):
+            slope = u @ (np.eye(3)[y] - p)
+            kernel += p[y] * np.outer(x, slope) ** 2 / len(images)
+            bias += p[y] * slope**2 / len(images)
+    x, y = target.train
+    for variable, fisher in zip(trained(model), (kernel, bias), strict=True):
+        old = variable.numpy()
+        rng = np.random.default_rng(1)
+        variable.assign(old + rng.normal(size=old.shape))
+        moved = variable.numpy().astype("float64") - old
+        found = float(seen["loss"](y, model(x)))
+        found -= float(cross_entropy(y, model(x)))
+        wanted = 50.0 / 2 * (fisher * moved**2).sum()
+        assert wanted > 1 and found == pytest.approx(wanted, rel=1e-3)
+        variable.assign(old)
 
 
 def test_the_fisher_reads_the_source_task_alone(world, monkeypatch):

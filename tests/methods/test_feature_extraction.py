@@ -6,7 +6,8 @@ from conftest import small_source, small_task
 
 from ktransfer.errors import KTransferError
 from ktransfer.methods.feature.feature_extraction import transfer
-from ktransfer.models.surgery import adapt_input, cut, leaves, trainable_count
+from ktransfer.models.graph import leaves
+from ktransfer.models.surgery import adapt_input, cut, trainable_count
 
 
 @pytest.fixture

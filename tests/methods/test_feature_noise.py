@@ -5,10 +5,11 @@ import numpy as np
 import pytest
 from conftest import small_source, small_task, weights_of
 
-from ktransfer.engine.training import predict
+from ktransfer.engine.prediction import predict
 from ktransfer.methods.parameter import fine_tuning
 from ktransfer.methods.structure.feature_noise import transfer
-from ktransfer.models.surgery import adapt_input, cut, leaves
+from ktransfer.models.graph import leaves
+from ktransfer.models.surgery import adapt_input, cut
 
 
 @pytest.fixture(scope="module")

@@ -6,15 +6,15 @@ import pytest
 from conftest import small_source, small_task, weights_of
 from keras import layers
 
-from ktransfer.engine.training import predict
+from ktransfer.engine.prediction import predict
 from ktransfer.errors import KTransferError, NotApplicable
 from ktransfer.methods.domain import (
     correlation_alignment,
     subspace_alignment,
 )
 from ktransfer.methods.domain.feature_standardization import transfer
+from ktransfer.models.own import Source
 from ktransfer.models.surgery import (
-    Source,
     adapt_input,
     attach_head,
     copy_backbone,

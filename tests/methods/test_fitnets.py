@@ -6,19 +6,14 @@ import numpy as np
 import pytest
 from conftest import small_backbone, small_source, small_task, weights_of
 
-from ktransfer.engine import training
+from ktransfer.engine import batches, training
 from ktransfer.errors import KTransferError, NotApplicable
 from ktransfer.methods.knowledge import distillation, fitnets
 from ktransfer.methods.knowledge.fitnets import transfer
 from ktransfer.models import backbones
-from ktransfer.models.surgery import (
-    Source,
-    attach_head,
-    blocks,
-    copy,
-    cut,
-    freeze,
-)
+from ktransfer.models.blocks import blocks
+from ktransfer.models.own import Source
+from ktransfer.models.surgery import attach_head, copy, cut, freeze
 from ktransfer.stages import heads, teachers
 
 
@@ -114,7 +109,7 @@ def test_every_stage_has_an_epoch_order_of_its_own(world, monkeypatch):
     for room in (fitnets, teachers):
         monkeypatch.setattr(room, "fit", watched)
     transfer(target, other, steps=12, seed=1)
-    orders = [training.epoch_order(48, 3, 16, seed) for seed in seeds]
+    orders = [batches.epoch_order(48, 3, 16, seed) for seed in seeds]
     assert len(orders) == 3
     for one, two in itertools.combinations(orders, 2):
         assert not np.array_equal(one, two)
@@ -140,6 +135,7 @@ def test_the_student_runs_once_a_step():
         seed=0,
         batch_size=48,
         loss=fitnets._distance,
+        statistics="trained",
     )
     np.testing.assert_allclose(
         first[1].moving_mean, 0.01 * values.mean((0, 1, 2)), rtol=1e-3

@@ -7,6 +7,7 @@ from conftest import small_source, small_task, weights_of
 
 from ktransfer.engine import backend, training
 from ktransfer.engine.losses import cross_entropy
+from ktransfer.engine.normalization import reestimate_statistics
 from ktransfer.methods.multitask import gradient_surgery, hard_sharing
 from ktransfer.stages.streams import first_backbone, two_streams
 
@@ -131,5 +132,5 @@ def test_batch_normalisation_ends_with_the_targets_statistics():
     source = small_source(small_task("source", 3), normalised=True)
     model = gradient_surgery.transfer(target, source, seed=0, **OPTIONS)
     before = weights_of(model)
-    training.reestimate_statistics(model, target.train.x)
+    reestimate_statistics(model, target.train.x)
     assert weights_of(model) == before

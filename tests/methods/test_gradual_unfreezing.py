@@ -8,7 +8,8 @@ from ktransfer.errors import NotApplicable
 from ktransfer.methods.finetuning import gradual_unfreezing
 from ktransfer.methods.finetuning.gradual_unfreezing import transfer
 from ktransfer.methods.parameter import fine_tuning
-from ktransfer.models.surgery import blocks, trainable_count
+from ktransfer.models.blocks import blocks
+from ktransfer.models.surgery import trainable_count
 
 OPTIONS = {"steps": 8, "seed": 5, "batch_size": 16}
 # The head is a block of its own, named after its layer.

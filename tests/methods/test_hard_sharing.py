@@ -6,10 +6,13 @@ import pytest
 from conftest import small_source, small_task, weights_of
 
 from ktransfer.engine import training
+from ktransfer.engine.batches import epoch_order
+from ktransfer.engine.normalization import reestimate_statistics
 from ktransfer.methods.baselines import scratch
 from ktransfer.methods.multitask.hard_sharing import transfer
 from ktransfer.methods.parameter import fine_tuning
-from ktransfer.models.surgery import Source, leaves
+from ktransfer.models.graph import leaves
+from ktransfer.models.own import Source
 from ktransfer.stages.streams import first_backbone, two_streams
 
 
@@ -51,7 +54,7 @@ def test_without_the_source_it_is_fine_tuning_if_it_starts_there(world):
 def test_only_the_images_of_a_batch_count(world):
     target, source = world
     options = {"steps": 2, "seed": 1, "batch_size": 8, "from_source": True}
-    order = training.epoch_order(48, 2, 8, 1, "source")
+    order = epoch_order(48, 2, 8, 1, "source")
     beyond = np.setdiff1d(np.arange(48), order)
     model = transfer(target, source, **options)
     same = transfer(target, of_another_task(source, beyond), **options)
@@ -64,9 +67,7 @@ def test_the_loss_is_the_weighted_sum_of_two_means(world):
     target, source = world
     backbone = first_backbone(source, seed=1, from_source=True)
     both = two_streams(target, source, backbone, backbone, seed=1)
-    rows = {
-        name: training.epoch_order(48, 1, 16, 1, name)[0] for name in both.input
-    }
+    rows = {name: epoch_order(48, 1, 16, 1, name)[0] for name in both.input}
     splits = {"target": target.train, "source": source.task.train}
     given = {name: splits[name].x[rows[name]] for name in splits}
     outputs = both(given)
@@ -128,5 +129,5 @@ def test_batch_normalisation_ends_with_the_targets_statistics():
         target, source, steps=2, seed=0, batch_size=4, from_source=True
     )
     before = state(model)
-    training.reestimate_statistics(model, target.train.x)
+    reestimate_statistics(model, target.train.x)
     assert state(model) == before

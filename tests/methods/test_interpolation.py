@@ -2,13 +2,14 @@
 
 import numpy as np
 import pytest
-from conftest import worlds
+from conftest import defaults, worlds
 
-from ktransfer.engine.training import predict
+from ktransfer.engine.prediction import predict
 from ktransfer.methods.parameter import fine_tuning
 from ktransfer.methods.parameter.interpolation import transfer
 from ktransfer.methods.structure import structure_transfer
-from ktransfer.models.surgery import copy_backbone, cut, fresh, leaves
+from ktransfer.models.graph import leaves
+from ktransfer.models.surgery import copy_backbone, cut, fresh
 
 
 def bytes_of(model):
@@ -51,3 +52,7 @@ def test_between_the_ends_batchnorm_has_the_statistics_of_the_target():
     np.testing.assert_allclose(
         norms[0].moving_variance, seen.var(axis=(0, 1, 2)), rtol=1e-3, atol=1e-6
     )
+
+
+def test_the_default_is_the_articles():
+    assert defaults(transfer)["alpha"] == 0.5

@@ -8,7 +8,8 @@ from ktransfer.errors import KTransferError, NotApplicable
 from ktransfer.methods.knowledge import knowledge_merge
 from ktransfer.methods.knowledge.knowledge_merge import transfer
 from ktransfer.methods.parameter import fine_tuning
-from ktransfer.models.surgery import copy_backbone, cut, leaves
+from ktransfer.models.graph import leaves
+from ktransfer.models.surgery import copy_backbone, cut
 from ktransfer.stages.weights import refresh_statistics
 
 OPTIONS = {"steps": 2, "seed": 1, "batch_size": 8}

@@ -3,7 +3,8 @@
 import keras
 import numpy as np
 import pytest
-from conftest import weights_of, worlds
+from conftest import defaults, small_task, weights_of, worlds
+from keras import layers
 
 from ktransfer.engine import backend
 from ktransfer.engine.losses import cross_entropy
@@ -11,7 +12,8 @@ from ktransfer.measures.similarity import weight_distance
 from ktransfer.methods.finetuning import l2_sp
 from ktransfer.methods.finetuning.l2_sp import transfer
 from ktransfer.methods.parameter import fine_tuning
-from ktransfer.models.surgery import cut
+from ktransfer.models.own import Source
+from ktransfer.models.surgery import attach_head, cut
 
 
 @pytest.fixture
@@ -65,6 +67,11 @@ def test_strengths_of_zero_are_fine_tuning(world):
     assert list(weights_of(model).values()) == list(weights_of(tuned).values())
 
 
+def test_the_defaults_are_those_of_the_authors_training_script():
+    found = defaults(transfer)
+    assert (found["strength"], found["head_strength"]) == (0.1, 0.01)
+
+
 def test_the_penalty_sums_over_kernels_and_nothing_else(world, handed):
     target, source = world
     model = transfer(target, source, steps=1, seed=0, strength=3.0)
@@ -84,6 +91,31 @@ def test_the_penalty_sums_over_kernels_and_nothing_else(world, handed):
     found = float(handed["loss"](y, model(x))) - plain
     wanted = 1.5 * squares + 0.005 * (new[head] ** 2).sum()
     assert found == pytest.approx(wanted, rel=1e-4)
+
+
+def test_the_kernels_of_separable_convolutions_are_pulled_too(handed):
+    inputs = keras.Input((12, 12, 1), dtype="uint8", name="images")
+    x = layers.Rescaling(1 / 255, name="rescale")(inputs)
+    x = layers.SeparableConv2D(5, 3, name="block1_separable")(x)
+    x = layers.GlobalAveragePooling2D(name="features")(x)
+    model = attach_head(keras.Model(inputs, x), 3, seed=0)
+    task = small_task("target", 1)
+    model = transfer(
+        task,
+        Source(model, task),
+        steps=1,
+        seed=0,
+        strength=3.0,
+        head_strength=0,
+    )
+    old, new = shift(model)
+    pulled = [path for path in old if path.endswith("wise_kernel")]
+    assert len(pulled) == 2
+    squares = sum(((new[p] - old[p]) ** 2).sum() for p in pulled)
+    x, y = task.train
+    found = float(handed["loss"](y, model(x)))
+    found -= float(cross_entropy(y, model(x)))
+    assert found == pytest.approx(1.5 * squares, rel=1e-4)
 
 
 def test_the_pull_is_strength_times_the_way_back(world, handed):

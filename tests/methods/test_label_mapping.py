@@ -6,10 +6,12 @@ import pytest
 from conftest import small_source, small_task
 from keras import layers
 
-from ktransfer.engine.training import ledger, predict
+from ktransfer.engine import training
+from ktransfer.engine.prediction import predict
 from ktransfer.measures.transferability import label_map, leep
 from ktransfer.methods.structure.label_mapping import transfer
-from ktransfer.models.surgery import Source, adapt_input, trainable_count
+from ktransfer.models.own import Source
+from ktransfer.models.surgery import adapt_input, trainable_count
 
 
 def probabilities_of(source, target):
@@ -23,9 +25,9 @@ def probabilities_of(source, target):
 def test_the_log_likelihood_on_the_labelled_images_is_leep():
     target = small_task("target", 1)
     source = small_source(small_task("source", 3), steps=20, num_classes=5)
-    ledger()
+    training.ledger()
     model = transfer(target, source, steps=8, seed=0)
-    assert not ledger() and trainable_count(model) == 0
+    assert not training.ledger() and trainable_count(model) == 0
     logits = predict(model, target.train.x).astype("float64")
     theta = probabilities_of(source, target)
     np.testing.assert_allclose(

@@ -1,14 +1,15 @@
 """Layer transfer: exactly the lowest blocks are the source's."""
 
 import pytest
-from conftest import worlds
+from conftest import defaults, worlds
 
 from ktransfer.errors import NotApplicable
 from ktransfer.methods.feature import linear_probe
 from ktransfer.methods.parameter import fine_tuning
 from ktransfer.methods.parameter.layer_transfer import transfer
 from ktransfer.methods.structure import structure_transfer
-from ktransfer.models.surgery import blocks, copy_backbone, fresh
+from ktransfer.models.blocks import blocks
+from ktransfer.models.surgery import copy_backbone, fresh
 
 OPTIONS = {"steps": 3, "seed": 5, "batch_size": 16}
 
@@ -72,3 +73,8 @@ def test_more_blocks_than_there_are_do_not_apply():
     target, (source,) = worlds(1)[0]
     with pytest.raises(NotApplicable, match="0 to 3.*block1, block2, block3"):
         transfer(target, source, num_blocks=4, **OPTIONS)
+
+
+def test_by_default_two_blocks_are_copied_and_frozen():
+    found = defaults(transfer)
+    assert (found["num_blocks"], found["freeze_copied"]) == (2, True)

@@ -1,8 +1,10 @@
 """LwF: the tuned source still answers as the untouched one, on new images."""
 
+import keras
 import numpy as np
 import pytest
 from conftest import (
+    defaults,
     small_backbone,
     small_source,
     small_task,
@@ -10,11 +12,12 @@ from conftest import (
     worlds,
 )
 
-from ktransfer.engine import training
+from ktransfer.engine import backend, training
 from ktransfer.methods.finetuning import learning_without_forgetting as lwf
 from ktransfer.methods.finetuning.learning_without_forgetting import transfer
 from ktransfer.methods.parameter import fine_tuning
-from ktransfer.models.surgery import Source, adapt_input, attach_head, copy
+from ktransfer.models.own import Source
+from ktransfer.models.surgery import adapt_input, attach_head, copy
 
 OPTIONS = {"steps": 3, "seed": 2, "batch_size": 16}
 
@@ -68,6 +71,41 @@ def test_the_loss_is_the_written_formula(world, monkeypatch):
     divergence = (np.exp(old) * (old - now)).sum(-1).mean()
     found = float(seen["loss"](y, {**outputs, "source_logits": moved}))
     assert found == pytest.approx(hard + 0.7 * 9 * divergence, rel=1e-5)
+
+
+def test_the_gradient_at_the_defaults_is_the_authors(world, monkeypatch):
+    """(softmax - c) / T at T 2 and lambda 1, as in their vl_nnsoftmaxdiff.m.
+
+    Their c is the recorded answer to the power 1 / T, normalised.
+    """
+    target, source = world
+    seen = {}
+    monkeypatch.setattr(
+        lwf,
+        "fit",
+        lambda model, *args, **options: seen.update(options, model=model),
+    )
+    transfer(target, source, steps=1, seed=0)
+    x, y = target.train
+    outputs = seen["model"](x)
+    now = np.random.default_rng(0).normal(size=(48, 2)).astype("float32")
+    variable = keras.Variable(now)
+    _, (found,) = backend.value_and_gradients(
+        lambda: seen["loss"](y, {**outputs, "source_logits": variable.value}),
+        [variable],
+    )
+    softmax = np.exp(log_softmax(now.astype("float64") / 2))
+    c = np.exp(log_softmax(outputs["old"])) ** (1 / 2)
+    c = c / c.sum(-1, keepdims=True)
+    # Theirs is summed over a batch, by whose size the step is divided.
+    wanted = (softmax - c) / 2 / 48
+    assert np.abs(wanted).max() > 1e-3
+    np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-8)
+
+
+def test_the_defaults_are_the_authors():
+    found = defaults(transfer)
+    assert (found["temperature"], found["strength"]) == (2.0, 1 / 2**2)
 
 
 def test_old_is_what_the_untouched_source_answers(world, fitted):

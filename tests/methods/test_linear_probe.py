@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from conftest import silenced, small_source, small_task, weights_of
 
-from ktransfer.engine.training import ledger, predict
+from ktransfer.engine import training
+from ktransfer.engine.prediction import predict
 from ktransfer.errors import KTransferError, NotApplicable
 from ktransfer.methods.feature import feature_extraction
 from ktransfer.methods.feature.linear_probe import transfer
@@ -61,9 +62,9 @@ def test_the_loss_that_is_trained_is_the_written_one(world):
     target, source = world
     start = transfer(target, source, steps=0, seed=0, strength=0.3)
     expected, _ = loss_and_gradient(start, target, 0.3)
-    ledger()
+    training.ledger()
     transfer(target, source, steps=1, seed=0, strength=0.3, batch_size=48)
-    (done,) = ledger()
+    (done,) = training.ledger()
     assert done.curve[0][1] == pytest.approx(expected, rel=1e-5)
 
 

@@ -8,7 +8,7 @@ import pytest
 from conftest import small_source, small_task, weights_of
 
 from ktransfer.engine import backend
-from ktransfer.engine.training import predict
+from ktransfer.engine.prediction import predict
 from ktransfer.errors import KTransferError
 from ktransfer.methods.baselines import scratch
 from ktransfer.methods.knowledge import logic_rules

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 from conftest import small_task
 
+from ktransfer.engine import training
 from ktransfer.engine.losses import cross_entropy
-from ktransfer.engine.training import ledger, predict
+from ktransfer.engine.prediction import predict
 from ktransfer.methods.baselines.logistic_regression import transfer
 from ktransfer.models.surgery import trainable_count
 
@@ -34,9 +35,9 @@ def test_the_loss_is_the_written_one(options):
     task = small_task("target", 1)
     start = transfer(task, steps=0, seed=0, **options)
     expected = objective(start, task, options.get("strength", 1e-4))
-    ledger()
+    training.ledger()
     transfer(task, steps=1, seed=0, batch_size=48, **options)
-    (done,) = ledger()
+    (done,) = training.ledger()
     assert done.curve[0][1] == pytest.approx(expected, rel=1e-6)
 
 

@@ -3,23 +3,26 @@
 import keras
 import numpy as np
 import pytest
-from conftest import small_source, small_task, weights_of
+from conftest import (
+    defaults,
+    small_source,
+    small_task,
+    small_transformer,
+    weights_of,
+)
 from keras import layers
 
 from ktransfer.engine import training
-from ktransfer.engine.training import predict
+from ktransfer.engine.prediction import predict
 from ktransfer.errors import KTransferError, NotApplicable
 from ktransfer.methods.feature import linear_probe
 from ktransfer.methods.finetuning import low_rank_adaptation
 from ktransfer.methods.finetuning.low_rank_adaptation import transfer
 from ktransfer.models import backbones
+from ktransfer.models.graph import leaves
 from ktransfer.models.layers import LowRank
-from ktransfer.models.surgery import (
-    Source,
-    attach_head,
-    leaves,
-    trainable_count,
-)
+from ktransfer.models.own import Source
+from ktransfer.models.surgery import attach_head, trainable_count
 
 OPTIONS = {"seed": 1, "batch_size": 16}
 CONVOLUTIONS = {"block1_conv", "block2_conv", "block3_conv"}
@@ -41,17 +44,25 @@ def dense_world():
     )
 
 
+@pytest.fixture(scope="module")
+def attention_world():
+    model = attach_head(small_transformer(), 3, seed=0)
+    return small_task("target", 1), Source(model, small_task("source", 3))
+
+
 def low_rank(model):
     return {x.name: x for x in leaves(model) if isinstance(x, LowRank)}
 
 
 def randomised(layer, shape):
     """Return `layer` with an update of rank 2 and alpha 3 that is not 0."""
-    layer.build(shape)
+    if not layer.built:
+        layer.build(shape)
     found = LowRank(layer, 2, 3.0, seed=1)
     found.build(shape)
     rng = np.random.default_rng(0)
-    found.expand.assign(rng.normal(size=found.expand.shape))
+    for expand in found.expand:
+        expand.assign(rng.normal(size=expand.shape))
     return found
 
 
@@ -72,10 +83,11 @@ KINDS = [
 def test_the_kernel_is_the_base_and_the_scaled_product(build, shape):
     layer = randomised(build(), shape)
     base = layer.layer.kernel.numpy().astype("float64")
-    a, b = layer.reduce.numpy(), layer.expand.numpy()
+    a, b = layer.reduce[0].numpy(), layer.expand[0].numpy()
     assert a.shape == (*base.shape[:-1], 2) and b.shape == (2, 4)
     expected = base + 3 / 2 * np.einsum("...r,ro->...o", a.astype("float64"), b)
-    np.testing.assert_allclose(layer.kernel, expected, atol=1e-6)
+    ((_, kernel),) = layer.updated()
+    np.testing.assert_allclose(kernel, expected, atol=1e-6)
 
     plain = build()
     plain.build(shape)
@@ -88,6 +100,73 @@ def test_the_kernel_is_the_base_and_the_scaled_product(build, shape):
     layer.merge()
     np.testing.assert_allclose(layer.layer(x), plain(x), atol=1e-5)
     np.testing.assert_array_equal(layer(x), layer.layer(x))
+
+
+def attention(dropout=0.0):
+    """Return attention of 2 heads, 3 values each, and its inputs of 5."""
+    layer = layers.MultiHeadAttention(2, 3, dropout=dropout, name="attention")
+    layer.build((4, 7, 5), (4, 6, 5))
+    rng = np.random.default_rng(1)
+    for variable in layer.weights:
+        variable.assign(rng.normal(size=variable.shape))
+    x, y = rng.normal(size=(2, 4, 7, 5)).astype("float32")
+    return layer, x, y[:, :6]
+
+
+def updated(layer, low):
+    """Write the updates of `low` into a layer of the same weights."""
+    for part, a, b in zip(
+        (layer.query_dense, layer.value_dense), low.reduce, low.expand
+    ):
+        assert a.shape == (5, 2) and b.shape == (2, 2, 3)
+        change = np.einsum("dr,rhk->dhk", a.numpy().astype("float64"), b)
+        part.kernel.assign(part.kernel.numpy() + 3 / 2 * change)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"use_causal_mask": True}, {"return_attention_scores": True}],
+)
+def test_of_attention_query_and_value_are_updated(options):
+    plain, x, y = attention()
+    layer = randomised(attention()[0], (4, 7, 5))
+    assert len(layer.trainable_variables) == 4
+    frozen = [v.numpy() for v in layer.layer.weights]
+    updated(plain, layer)
+    expected = plain(x, y, **options)
+    # By position or by name, as attention itself is called.
+    for found in (
+        layer(x, y, **options),
+        layer(query=x, value=y, key=y, **options),
+    ):
+        for one, other in zip(
+            keras.tree.flatten(found), keras.tree.flatten(expected)
+        ):
+            np.testing.assert_allclose(one, other, atol=1e-4)
+    assert np.abs(np.asarray(attention()[0](x, y)) - plain(x, y)).max() > 0.1
+    for old, variable in zip(frozen, layer.layer.weights, strict=True):
+        np.testing.assert_array_equal(old, variable)
+    layer.merge()
+    np.testing.assert_allclose(layer.layer(x, y), plain(x, y), atol=1e-4)
+    np.testing.assert_array_equal(layer(x, y), layer.layer(x, y))
+
+
+def test_the_dropout_of_attention_is_drawn_anew():
+    layer, x, y = attention(dropout=0.5)
+    low = randomised(layer, (4, 7, 5))
+    first, second = (np.asarray(low(x, y, training=True)) for _ in range(2))
+    assert (first != second).mean() > 0.9
+    np.testing.assert_array_equal(low(x, y), low(x, y))
+
+
+def test_adapted_attention_saves_and_loads(tmp_path):
+    layer, x, y = attention()
+    inputs = [keras.Input(x.shape[1:]), keras.Input(y.shape[1:])]
+    model = keras.Model(inputs, randomised(layer, x.shape)(*inputs))
+    model.save(tmp_path / "model.keras")
+    loaded = keras.saving.load_model(tmp_path / "model.keras")
+    np.testing.assert_array_equal(loaded([x, y]), model([x, y]))
+    assert trainable_count(loaded) == trainable_count(model)
 
 
 @pytest.mark.parametrize(("build", "shape"), KINDS[1:3])
@@ -112,8 +191,8 @@ def test_it_starts_as_the_source_bit_for_bit(world, fitted):
     np.testing.assert_array_equal(model(x), probe(x))
     assert weights_of(model) == weights_of(probe)
     for layer in low_rank(trained[0]).values():
-        assert (layer.expand.numpy() == 0).all()
-        assert (layer.reduce.numpy() != 0).all()
+        assert (layer.expand[0].numpy() == 0).all()
+        assert (layer.reduce[0].numpy() != 0).all()
 
 
 def watched(monkeypatch):
@@ -132,7 +211,9 @@ def watched(monkeypatch):
             {
                 "frozen": before == after and len(before) > 0,
                 "moved": [
-                    x.expand.numpy().any() for x in low_rank(model).values()
+                    expand.numpy().any()
+                    for x in low_rank(model).values()
+                    for expand in x.expand
                 ],
                 "outputs": predict(model, data.x),
                 "count": trainable_count(model),
@@ -199,6 +280,64 @@ def test_dense_layers_are_adapted_too(dense_world, monkeypatch):
     )
 
 
+@pytest.mark.parametrize("traces", [False, True])
+def test_by_default_attention_alone_is_adapted(
+    attention_world, monkeypatch, request, traces
+):
+    """Of a transformer, the paper adapts Wq and Wv and freezes the rest."""
+    if traces:
+        request.getfixturevalue("traced")
+    seen = watched(monkeypatch)
+    target, source = attention_world
+    start, model = (
+        transfer(
+            target, source, steps=steps, rank=2, learning_rate=1e-2, **OPTIONS
+        )
+        for steps in (0, 4)
+    )
+    found = seen[-1]
+    assert found["frozen"] and found["moved"] == [True, True]
+    assert found["names"] == {"attention"}
+    assert found["count"] == 2 * 2 * (8 + 2 * 3) + HEAD
+    np.testing.assert_allclose(
+        predict(model, target.train.x), found["outputs"], atol=1e-5
+    )
+    assert not low_rank(model)
+    adapted = ("attention/query/kernel", "attention/value/kernel")
+    for old, new in zip(start.weights, model.weights, strict=True):
+        change = new.numpy().astype("float64") - old.numpy()
+        assert change.any() == old.path.startswith(("logits", *adapted))
+        if old.path in adapted:
+            flat = change.reshape(8, 2 * 3)
+            assert np.linalg.matrix_rank(flat, tol=1e-5) == 2
+
+
+def test_query_and_value_have_starts_of_their_own(attention_world, fitted):
+    trained = fitted(low_rank_adaptation)
+    transfer(*attention_world, steps=0, **OPTIONS)
+    query, value = low_rank(trained[0])["attention"].reduce
+    assert np.abs(query.numpy() - value.numpy()).min() > 0
+    for start in (query, value):
+        assert 0.7 < np.abs(start).max() * np.sqrt(8) < 1
+
+
+def test_of_a_transformer_other_layers_are_adapted_when_named(
+    attention_world, fitted
+):
+    trained = fitted(low_rank_adaptation)
+    for targets in ("mlp", ["attention", "mlp"], ["patch_conv", "attention"]):
+        transfer(*attention_world, steps=2, targets=targets, **OPTIONS)
+        names = [targets] if isinstance(targets, str) else targets
+        assert set(low_rank(trained[-1])) == set(names)
+    with pytest.raises(NotApplicable, match="target of .'norm'. holds no att"):
+        transfer(*attention_world, steps=2, targets="norm", **OPTIONS)
+
+
+def test_the_defaults_are_those_of_the_peft_library():
+    found = defaults(transfer)
+    assert (found["rank"], found["alpha"]) == (8, 8.0)
+
+
 @pytest.mark.parametrize(
     ("targets", "names"),
     [
@@ -218,7 +357,7 @@ def test_each_kernel_has_a_seeded_start_of_its_own(world, fitted):
     for seed in (1, 1, 2):
         transfer(*world, steps=0, rank=1, seed=seed)
     starts = [
-        [x.reduce.numpy() for x in low_rank(model).values()]
+        [x.reduce[0].numpy() for x in low_rank(model).values()]
         for model in trained
     ]
     for one, same, other in zip(*starts):
@@ -235,6 +374,7 @@ def test_bad_choices_are_refused_before_training(world):
         transfer(*world, steps=2, targets=["block2", "block1_norm"], **OPTIONS)
     with pytest.raises(NotApplicable, match="at least one"):
         transfer(*world, steps=2, targets=[], **OPTIONS)
-    with pytest.raises(KTransferError, match="rank is 0"):
-        transfer(*world, steps=2, rank=0, **OPTIONS)
+    for rank in (0, 1.5):
+        with pytest.raises(KTransferError, match=f"rank is {rank}"):
+            transfer(*world, steps=2, rank=rank, **OPTIONS)
     assert not training.ledger()

@@ -4,7 +4,7 @@ import numpy as np
 from conftest import small_task
 
 from ktransfer.data import Split
-from ktransfer.engine.training import predict
+from ktransfer.engine.prediction import predict
 from ktransfer.methods.baselines.majority import transfer
 
 

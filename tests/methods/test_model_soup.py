@@ -2,15 +2,22 @@
 
 import numpy as np
 import pytest
-from conftest import worlds
+from conftest import (
+    check_the_statistics,
+    defaults,
+    small_backbone,
+    small_task,
+    worlds,
+)
 
 from ktransfer.data import Split
 from ktransfer.engine import training
-from ktransfer.engine.training import predict
+from ktransfer.engine.prediction import predict
 from ktransfer.errors import NotApplicable
 from ktransfer.methods.parameter import fine_tuning, model_soup
 from ktransfer.methods.parameter.model_soup import transfer
-from ktransfer.models.surgery import assign, leaves
+from ktransfer.models.own import Source
+from ktransfer.models.surgery import assign, attach_head
 from ktransfer.stages.heads import held_out
 
 
@@ -69,6 +76,29 @@ def test_uniform_is_the_mean_of_members_from_one_start(world, seen):
     assert [fit.steps for fit in training.ledger()] == [3, 3, 3]
 
 
+def test_each_member_draws_dropout_of_its_own(seen, monkeypatch):
+    """Members alike in order and rate differ by their masks alone."""
+    monkeypatch.setattr(model_soup, "_factor", lambda number: 1.0)
+    monkeypatch.setattr(model_soup, "stream", lambda seed, *names: seed)
+    task = small_task("source", 3)
+    options = {"steps": 6, "seed": 5, "greedy": False, "batch_size": 16}
+
+    def ends(dropout):
+        seen.clear()
+        model = attach_head(small_backbone(dropout=dropout), 3, seed=0)
+        transfer(small_task("target", 1), Source(model, task), **options)
+        return [np.concatenate([w.ravel() for w in end]) for _, end, *_ in seen]
+
+    first, second, third = ends(0.0)
+    assert (first == second).all() and (first == third).all()
+    first, second, third = ends(0.5)
+    for one, other in ((first, second), (first, third), (second, third)):
+        assert np.mean(one != other) > 0.5
+    # And the same call gives the same masks.
+    for one, again in zip((first, second, third), ends(0.5), strict=True):
+        np.testing.assert_array_equal(one, again)
+
+
 def test_greedy_is_never_below_its_best_member(world, seen):
     target, source = world
     options = {"steps": 30, "seed": 5, "learning_rate": 1e-2, "batch_size": 16}
@@ -116,14 +146,22 @@ def test_a_member_joins_only_if_the_mean_gets_strictly_better(monkeypatch):
     assert soup == [[4.0], [2.0]]
 
 
-def test_a_mean_gets_statistics_of_its_own():
+@pytest.mark.parametrize("greedy", [False, True])
+def test_a_mean_gets_statistics_of_its_own(greedy, monkeypatch):
     target, (source,) = worlds(1)[1]
-    soup = transfer(target, source, steps=4, seed=5, num_members=2)
-    single = transfer(target, source, steps=0, seed=5, num_members=1)
-    for mine, old in zip(leaves(soup), leaves(single)):
-        if mine.name.endswith("_norm"):
-            assert (mine.moving_variance.numpy() > 0).all()
-            assert (mine.moving_mean.numpy() != old.moving_mean.numpy()).all()
+    # The mean is better than any member, so that the greedy soup is one.
+    monkeypatch.setattr(
+        model_soup, "_chosen", lambda target, model, members, _: members
+    )
+    soup = transfer(
+        target, source, steps=4, seed=5, num_members=2, greedy=greedy
+    )
+    images = held_out(target, 5)[0].train.x if greedy else target.train.x
+    check_the_statistics(soup, images)
+
+
+def test_the_default_is_the_greedy_soup():
+    assert defaults(transfer)["greedy"] is True
 
 
 def test_one_image_a_class_leaves_nothing_to_choose_by(world):

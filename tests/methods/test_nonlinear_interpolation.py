@@ -2,12 +2,14 @@
 
 import numpy as np
 import pytest
-from conftest import worlds
+from conftest import check_the_statistics, defaults, worlds
 
 from ktransfer.errors import KTransferError
 from ktransfer.methods.parameter import interpolation
 from ktransfer.methods.parameter.nonlinear_interpolation import transfer
-from ktransfer.models.surgery import blocks, copy_backbone, fresh, leaves
+from ktransfer.models.blocks import blocks
+from ktransfer.models.graph import leaves
+from ktransfer.models.surgery import copy_backbone, fresh
 
 
 @pytest.fixture
@@ -101,8 +103,7 @@ def test_batchnorm_does_not_pass_through_f():
     np.testing.assert_array_equal(mine.beta, norm.beta)
     assert abs(norm.gamma.numpy()).min() > 0.5, "tanh would have moved them"
     # Its statistics are those of the changed weights.
-    assert (mine.moving_variance.numpy() > 0).all()
-    assert (mine.moving_mean.numpy() != norm.moving_mean.numpy()).all()
+    check_the_statistics(model, target.train.x)
 
 
 def test_equal_weights_stay_under_scaled_tanh(world):
@@ -114,3 +115,10 @@ def test_equal_weights_stay_under_scaled_tanh(world):
 def test_an_unknown_function_names_the_nearest(world):
     with pytest.raises(KTransferError, match="'tanh'"):
         transfer(*world, steps=1, seed=0, function="tan")
+
+
+def test_the_defaults_are_the_articles_and_ours():
+    found = defaults(transfer)
+    assert (found["alpha"], found["function"]) == (0.5, "tanh")
+    ours = [found[name] for name in ("scale", "threshold", "share")]
+    assert ours == [3.0, 0.01, 0.5]

@@ -9,7 +9,8 @@ from keras import layers
 from ktransfer.engine import training
 from ktransfer.errors import NotApplicable
 from ktransfer.methods.finetuning.normalization_tuning import transfer
-from ktransfer.models.surgery import Source, attach_head, cut, trainable_count
+from ktransfer.models.own import Source
+from ktransfer.models.surgery import attach_head, cut, trainable_count
 
 OPTIONS = {"steps": 3, "seed": 5, "batch_size": 16}
 HEAD = 8 * 3 + 3

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from conftest import worlds
+from conftest import check_the_statistics, worlds
 
 from ktransfer.methods.parameter import fine_tuning, interpolation
 from ktransfer.methods.parameter.shrink_and_perturb import transfer
@@ -49,3 +49,9 @@ def test_the_defaults_shrink_to_two_fifths_and_add_a_tenth(world):
     ):
         wanted = 0.4 * old.numpy() + 0.1 * new.numpy()
         np.testing.assert_allclose(mine, wanted, rtol=1e-5, atol=1e-7)
+
+
+def test_the_statistics_are_those_of_the_shrunk_network():
+    target, (source,) = worlds(1)[1]
+    model = transfer(target, source, steps=0, seed=5)
+    check_the_statistics(model, target.train.x)

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from conftest import (
     check_the_rate_of_the_head,
+    defaults,
     small_source,
     small_task,
     weights_of,
@@ -12,12 +13,14 @@ from conftest import (
 from keras import layers
 
 from ktransfer.engine import training
+from ktransfer.engine.batches import epoch_order
 from ktransfer.errors import NotApplicable
 from ktransfer.methods.finetuning import stochastic_normalization
 from ktransfer.methods.finetuning.stochastic_normalization import transfer
 from ktransfer.methods.parameter import fine_tuning
+from ktransfer.models.graph import leaves
 from ktransfer.models.layers import StochasticNormalization
-from ktransfer.models.surgery import leaves
+from ktransfer.models.surgery import cut
 
 OPTIONS = {"seed": 1, "batch_size": 16}
 
@@ -118,10 +121,52 @@ def test_probability_one_is_fine_tuning_bit_for_bit(world):
 
 
 def test_the_device_itself_at_one_is_fine_tuning(world):
-    ours = transfer(*world, steps=3, probability=1.0 - 1e-9, **OPTIONS)
+    ours = transfer(
+        *world, steps=3, probability=1.0 - 1e-9, momentum=0.99, **OPTIONS
+    )
     theirs = fine_tuning.transfer(*world, steps=3, **OPTIONS)
     for a, b in zip(ours.weights, theirs.weights):
         np.testing.assert_allclose(a, b, atol=1e-5)
+
+
+def first_norm(model):
+    (found,) = [x for x in leaves(model) if x.name == "block1_norm"]
+    return found
+
+
+@pytest.mark.parametrize(
+    ("options", "share"), [({}, 0.1), ({"momentum": 0.7}, 0.3)]
+)
+def test_a_step_moves_the_statistics_by_the_authors_tenth(
+    world, options, share
+):
+    target, source = world
+    # Estimated anew when training ends, they would not show it.
+    options = {**options, **OPTIONS, "statistics": "trained"}
+    start, model = (
+        transfer(target, source, steps=steps, **options) for steps in (0, 1)
+    )
+    (rows,) = epoch_order(48, 1, 16, 1)
+    x = cut(start, "block1_conv")(target.train.x[rows])
+    x = np.asarray(x, "float64")
+    old, new = first_norm(start), first_norm(model)
+    for before, after, batch in (
+        (old.moving_mean, new.moving_mean, x.mean((0, 1, 2))),
+        (old.moving_variance, new.moving_variance, x.var((0, 1, 2))),
+    ):
+        wanted = (1 - share) * before.numpy() + share * batch
+        np.testing.assert_allclose(after, wanted, rtol=1e-3, atol=1e-6)
+
+
+def test_at_probability_one_the_sources_own_momentum_stays(world):
+    model = transfer(*world, steps=0, probability=1, **OPTIONS)
+    assert first_norm(model).momentum == 0.99
+    assert first_norm(world[1].model).momentum == 0.99
+
+
+def test_the_defaults_are_the_authors():
+    found = defaults(transfer)
+    assert (found["probability"], found["momentum"]) == (0.5, 0.9)
 
 
 def test_what_is_trained_is_mixed_and_what_is_served_is_plain(world, fitted):

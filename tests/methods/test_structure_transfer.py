@@ -6,13 +6,9 @@ from conftest import small_source, small_task, weights_of
 from ktransfer.methods.baselines import scratch
 from ktransfer.methods.structure.structure_transfer import transfer
 from ktransfer.models import backbones
-from ktransfer.models.surgery import (
-    Source,
-    attach_head,
-    cut,
-    leaves,
-    trainable_count,
-)
+from ktransfer.models.graph import leaves
+from ktransfer.models.own import Source
+from ktransfer.models.surgery import attach_head, cut, trainable_count
 
 
 def test_the_layers_are_the_sources_and_the_weights_are_not():

@@ -5,11 +5,11 @@ import numpy as np
 import pytest
 from conftest import small_backbone, small_source, small_task, weights_of
 
-from ktransfer.engine.training import predict
+from ktransfer.engine.prediction import predict
 from ktransfer.errors import KTransferError, NotApplicable
 from ktransfer.methods.domain.subspace_alignment import _axes, transfer
+from ktransfer.models.own import Source
 from ktransfer.models.surgery import (
-    Source,
     adapt_input,
     attach_head,
     copy_backbone,

@@ -10,12 +10,9 @@ from ktransfer.errors import KTransferError, NotApplicable
 from ktransfer.methods.feature import linear_probe
 from ktransfer.methods.finetuning.surgical_fine_tuning import transfer
 from ktransfer.methods.parameter import fine_tuning
-from ktransfer.models.surgery import (
-    Source,
-    attach_head,
-    blocks,
-    trainable_count,
-)
+from ktransfer.models.blocks import blocks
+from ktransfer.models.own import Source
+from ktransfer.models.surgery import attach_head, trainable_count
 
 OPTIONS = {"steps": 3, "seed": 5, "batch_size": 16}
 

@@ -8,7 +8,7 @@ from ktransfer.engine import backend
 from ktransfer.engine.losses import cross_entropy
 from ktransfer.methods.domain import source_only
 from ktransfer.methods.domain.target_oracle import transfer
-from ktransfer.models.surgery import Source
+from ktransfer.models.own import Source
 
 
 def test_one_step_is_the_gradient_on_all_of_the_target():

@@ -10,13 +10,13 @@ from ktransfer.errors import NotApplicable
 from ktransfer.methods.fusion import task_arithmetic
 from ktransfer.methods.fusion.ties_merging import _elected_mean, transfer
 from ktransfer.models import backbones
+from ktransfer.models.graph import leaves
+from ktransfer.models.own import Source
 from ktransfer.models.surgery import (
-    Source,
     attach_head,
     copy_backbone,
     cut,
     keep_largest,
-    leaves,
 )
 
 START = {"steps": 0, "seed": 5}

@@ -9,7 +9,7 @@ import scipy.linalg
 from conftest import small_source, small_task, weights_of
 from scipy.spatial.distance import cdist, pdist
 
-from ktransfer.engine.training import predict
+from ktransfer.engine.prediction import predict
 from ktransfer.errors import KTransferError, NotApplicable
 from ktransfer.methods.domain import transfer_component_analysis
 from ktransfer.methods.domain.transfer_component_analysis import (

@@ -8,9 +8,9 @@ import pytest
 from conftest import small_source, small_task
 
 from ktransfer.engine import backend
-from ktransfer.engine.training import reestimate_statistics
+from ktransfer.engine.normalization import reestimate_statistics
 from ktransfer.methods.multitask import hard_sharing, uncertainty_weighting
-from ktransfer.models.surgery import leaves
+from ktransfer.models.graph import leaves
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,8 @@ from conftest import worlds
 from ktransfer.errors import KTransferError, NotApplicable
 from ktransfer.methods.feature import linear_probe
 from ktransfer.methods.fusion.weighted_sum import SoftmaxSum, transfer
-from ktransfer.models.surgery import Source, attach_head, copy_backbone, cut
+from ktransfer.models.own import Source
+from ktransfer.models.surgery import attach_head, copy_backbone, cut
 
 
 @pytest.fixture

@@ -2,13 +2,13 @@
 
 import numpy as np
 import pytest
-from conftest import worlds
+from conftest import check_the_statistics, defaults, worlds
 
 from ktransfer.engine.training import fit
 from ktransfer.methods.feature import linear_probe
 from ktransfer.methods.parameter import fine_tuning
 from ktransfer.methods.parameter.wise_ft import transfer
-from ktransfer.models.surgery import copy_backbone, leaves, unfreeze
+from ktransfer.models.surgery import copy_backbone, unfreeze
 from ktransfer.seeds import stream
 from ktransfer.stages.heads import probed
 
@@ -55,10 +55,15 @@ def test_the_path_is_linear_in_every_variable(path):
         if "moving" not in mixed.path:
             wanted = 0.75 * a.numpy().astype("float64") + 0.25 * b.numpy()
             np.testing.assert_allclose(mixed, wanted, rtol=1e-5, atol=1e-7)
-    # Statistics belong to no mix; they are those of the mixed network.
-    for layer in leaves(path[1]):
-        if layer.name.endswith("_norm"):
-            assert (layer.moving_variance.numpy() > 0).all()
+
+
+def test_the_statistics_are_those_of_the_mixed_network(world, path):
+    """Statistics belong to no mix of two networks' statistics."""
+    check_the_statistics(path[1], world[0].train.x)
+
+
+def test_the_default_is_halfway():
+    assert defaults(transfer)["alpha"] == 0.5
 
 
 def test_without_a_probe_alpha_1_is_fine_tuning():

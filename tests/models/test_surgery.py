@@ -8,11 +8,13 @@ from keras import layers
 
 from ktransfer.errors import KTransferError, NotApplicable
 from ktransfer.models import backbones, surgery
+from ktransfer.models.blocks import blocks, select
+from ktransfer.models.graph import leaves
+from ktransfer.models.names import LAYERS
 from ktransfer.models.surgery import (
     adapt_input,
     assign,
     attach_head,
-    blocks,
     classifier,
     combine,
     copy,
@@ -22,10 +24,7 @@ from ktransfer.models.surgery import (
     fresh,
     inline,
     interpolate,
-    leaves,
-    select,
 )
-from ktransfer.runs import checks
 
 
 def images(channels=3, n=5, size=12):
@@ -74,7 +73,7 @@ def test_backbones_scale_their_input_and_start_near_ln_k(name):
     log_p = top - np.log(np.exp(top).sum(-1, keepdims=True))
     assert -log_p[np.arange(64), y].mean() < 2 * np.log(10)
     names = {x.name for x in leaves(model)} - {"logits"}
-    assert names == checks.LAYERS[name]
+    assert names == LAYERS[name]
 
 
 def test_a_seed_fixes_each_layers_weights_whatever_stands_beside_it():
@@ -272,3 +271,42 @@ def test_what_stays_whole_is_not_rounded():
     np.testing.assert_array_equal(
         adapted(x), small_backbone((12, 12, 3))(padded)
     )
+
+
+def adapted(images):
+    normalise = layers.Normalization(name="normalise")
+    inputs = keras.Input((12, 12, 3), dtype="uint8", name="images")
+    x = normalise(layers.Rescaling(1.0)(inputs))
+    x = layers.Conv2D(2, 3, name="block1_conv")(x)
+    model = keras.Model(inputs, layers.Flatten(name="features")(x))
+    normalise.adapt(images.astype("float32"))
+    return model
+
+
+def normalised(model, images):
+    (layer,) = (x for x in leaves(model) if x.name == "normalise")
+    return np.asarray(layer(images.astype("float32")))
+
+
+def test_layers_adapted_to_data_stay_in_fresh_and_mixed_networks():
+    images = small_task("target", 3).train.x
+    model, other = adapted(images), adapted(images // 2)
+    wanted = normalised(model, images)
+    renewed = fresh(model, 5)
+    np.testing.assert_allclose(normalised(renewed, images), wanted, rtol=1e-6)
+    mixed = copy(model)
+    combine(mixed, [model, other], [0.5, 0.5])
+    np.testing.assert_array_equal(normalised(mixed, images), wanted)
+    kernels = [m.get_layer("block1_conv").kernel for m in (model, other, mixed)]
+    first, second, mean = map(np.asarray, kernels)
+    np.testing.assert_allclose(mean, (first + second) / 2, atol=1e-7)
+
+
+def test_a_lambda_is_refused_by_name():
+    x = keras.Input((4,))
+    y = layers.Lambda(lambda z: z * 2, name="doubled", output_shape=(4,))(x)
+    model = keras.Model(x, layers.Dense(2)(y))
+    for act in (copy, lambda m: fresh(m, 0)):
+        with pytest.raises(KTransferError, match="'doubled'") as caught:
+            act(model)
+        assert caught.value.name == "E_ARGUMENT"

@@ -62,9 +62,11 @@ def _tiny():
     return records
 
 
-def _row(rows, arm, labels=10):
+def _row(table, arm, labels=10):
     (row,) = [
-        r for r in rows if r["arm"] == arm and r["labels_per_class"] == labels
+        row
+        for row in table.rows
+        if (row["arm"], row["labels_per_class"]) == (arm, labels)
     ]
     return row
 
@@ -74,7 +76,7 @@ def test_markdown_golden():
 
 
 def test_rows_are_sorted_and_complete():
-    rows = report.table(headline())
+    rows = report.table(headline()).rows
     assert len(rows) == 18
     assert all(tuple(row) == report.COLUMNS for row in rows)
     budgets = [row["labels_per_class"] for row in rows]
@@ -86,12 +88,12 @@ def test_rows_are_sorted_and_complete():
 
 def test_badges():
     rows = report.table(headline())
-    assert _row(rows, "frozen_features")["badge"] == "better"
+    assert _row(rows, "feature_extraction")["badge"] == "better"
     assert _row(rows, "fine_tuning")["badge"] == "negative transfer"
-    assert _row(rows, "frozen_features", None)["badge"] == "undecided"
+    assert _row(rows, "feature_extraction", None)["badge"] == "undecided"
     assert {_row(rows, c)["badge"] for c in list(LEVELS)[:3]} == {"control"}
     few = report.table(headline(3))
-    assert _row(few, "frozen_features")["badge"] == "too few seeds"
+    assert _row(few, "feature_extraction")["badge"] == "too few seeds"
     named = report.table(headline(), baseline="fine_tuning")
     assert _row(named, "fine_tuning")["badge"] == "control"
     assert "baseline" in report.to_terminal(named)
@@ -106,35 +108,37 @@ def test_one_method_under_many_names_is_seldom_better_or_worse():
             for name in ("scratch", "a", "b", "c", "d", "e", "f")
             for seed, value in enumerate(rng.normal(0.8, 0.01, 5))
         ]
-        badges = {row["badge"] for row in report.table(records)}
+        badges = {row["badge"] for row in report.table(records).rows}
         claims += bool(badges & {"better", "negative transfer"})
     assert claims <= 16
 
 
 def test_a_diverged_run_lowers_the_mean_and_is_told():
     records = headline(6, 1, budgets=(10,))
-    before = _row(report.table(records), "soft_labels")
-    own = [r for r in records if r["method"] == "soft_labels"]
+    before = _row(report.table(records), "distillation")
+    own = [r for r in records if r["method"] == "distillation"]
     own[0].update(status="diverged", test_accuracy=None)
     own[1].update(status="failed", reason="disk full", test_accuracy=None)
     rows = report.table(records)
-    after = _row(rows, "soft_labels")
+    after = _row(rows, "distillation")
     assert after["accuracy"] < before["accuracy"] - 0.1
     assert (after["ok"], after["diverged"], after["failed"]) == (4, 1, 1)
     assert after["n"] == 5
     for text in (report.to_markdown(rows), report.to_terminal(rows, 200)):
-        assert "soft_labels" in text
+        assert "distillation" in text
         assert "1 of 6 runs diverged, counted as accuracy 0" in text
         assert "1 of 6 runs failed: disk full" in text
-        assert "(1 diverged, 1 failed)" in text
+        assert "35 of 36 runs (1 failed)" in " ".join(text.split())
+        assert "1 run diverged, counted as accuracy 0" in text
 
 
 def test_inapplicable_methods_are_listed_with_their_reason():
-    rows = report.table(sweep())
-    assert rows[-1]["badge"] == rows[-2]["badge"] == "not applicable"
-    text = report.to_terminal(rows, 80)
+    table = report.table(sweep())
+    badges = [row["badge"] for row in table.rows]
+    assert badges[-2:] == ["not applicable"] * 2
+    text = report.to_terminal(table, 80)
     assert "deep_adaptation: needs the source's label space" in text
-    assert "`model_soup`: needs two or more" in report.to_markdown(rows)
+    assert "`model_soup`: needs two or more" in report.to_markdown(table)
 
 
 def test_smoke_runs_have_no_verdict():
@@ -155,10 +159,10 @@ def test_missing_controls_stand_in_the_first_line():
         for r in headline()
         if r["method"] != "majority" or r["labels_per_class"] == 10
     ]
-    assert report.missing_controls(report.table(partly)) == [
+    assert report.missing_controls(report.table(partly).rows) == [
         "majority (100 labels per class, all labels)"
     ]
-    assert report.missing_controls(report.table(headline())) == []
+    assert report.missing_controls(report.table(headline()).rows) == []
 
 
 def test_mixed_environments_are_refused_or_said():
@@ -176,8 +180,8 @@ def test_stale_runs_are_told():
     records = headline()
     records[-1]["stale"] = True
     rows = report.table(records)
-    assert "`soft_labels` †" in report.to_markdown(rows)
-    assert "soft_labels (stale)" in report.to_terminal(rows)
+    assert "`distillation` †" in report.to_markdown(rows)
+    assert "distillation (stale)" in report.to_terminal(rows)
     assert "1 stale run, of older code or data" in report.to_terminal(rows)
 
 
@@ -188,7 +192,7 @@ def test_csv_survives_a_reader_and_holds_no_formula():
         records.append(record(name, test_accuracy=0.5))
     text = report.to_csv(report.table(records))
     read = list(csv.DictReader(io.StringIO(text, newline="")))
-    assert len(read) == len(report.table(records))
+    assert len(read) == len(report.table(records).rows)
     found = {row["method"] for row in read}
     assert {"'" + name for name in odd[:5]} <= found
     assert odd[5] in found
@@ -234,7 +238,7 @@ def test_markdown_of_odd_names():
 
 
 def test_empty_and_broken_records_make_a_table():
-    assert report.table([]) == []
+    assert report.table([]).rows == []
     for records in (
         [record(status="failed", reason="killed")],
         [record(status="diverged")],
@@ -242,10 +246,11 @@ def test_empty_and_broken_records_make_a_table():
         [record(seconds=None, trainable_parameters=None)],
         [],
     ):
-        rows = report.table(records)
-        assert report.to_csv(rows).count("\r\n") == 1 + len(rows)
-        assert "controls missing" in report.to_markdown(rows) or not rows
-        assert report.to_terminal(rows)
+        table = report.table(records)
+        assert report.to_csv(table).count("\r\n") == 1 + len(table.rows)
+        text = report.to_markdown(table)
+        assert "controls missing" in text or not table.rows
+        assert report.to_terminal(table)
 
 
 def test_several_targets_are_told_apart():
@@ -290,7 +295,7 @@ def test_a_short_table_says_what_it_leaves_out():
     rows = report.table(headline())
     whole = report.to_terminal(rows)
     short = report.to_terminal(rows, methods=("scratch", "fine_tuning"))
-    assert "frozen_features" in whole and "frozen_features" not in short
+    assert "feature_extraction" in whole and "feature_extraction" not in short
     assert short.count("... and 4 more") == 3
     # The sentences below are about all of them.
     assert whole.splitlines()[-1] == short.splitlines()[-1]
@@ -305,10 +310,11 @@ def test_accuracies_on_another_test_set_have_a_column():
     # What diverged counts 0 there too.
     records[0].update(status="diverged", test_accuracy=None)
     del records[0]["also_accuracies"]
-    (row,) = report.table(records)
+    table = report.table(records)
+    (row,) = table.rows
     assert row["also_target"] == "shifted"
     assert row["also_accuracy"] == pytest.approx(0.2)
-    assert "| on shifted, % |" in report.to_markdown([row])
+    assert "| on shifted, % |" in report.to_markdown(table)
 
 
 @pytest.mark.parametrize("crossed", [False, True])

@@ -200,14 +200,14 @@ def test_collect_fetches_nothing(monkeypatch, tmp_path, capsys):
 
 VALIDATION = {"evaluation": "validation"}
 SMOOTHED = {"recipe": "label_smoothing"}
-EXECUTE, EVALUATION = "runs/execute.py", "measures/evaluation.py"
+CARRY_OUT, EVALUATION = "runs/carry_out.py", "measures/evaluation.py"
 
 
 @pytest.mark.parametrize(
     ("change", "other", "module", "name"),
     [
-        ({}, VALIDATION, EXECUTE, "evaluate"),
-        (VALIDATION, {}, EXECUTE, "_on_held_out"),
+        ({}, VALIDATION, EVALUATION, "evaluate"),
+        (VALIDATION, {}, CARRY_OUT, "_on_held_out"),
         (
             {"evaluation": "information"},
             {},
@@ -218,7 +218,7 @@ EXECUTE, EVALUATION = "runs/execute.py", "measures/evaluation.py"
         (
             {"scores": ("nce",)},
             {"scores": ("leep",)},
-            "measures/evaluation.py",
+            "measures/transferability.py",
             "SCORES",
         ),
         (

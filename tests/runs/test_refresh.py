@@ -5,7 +5,8 @@ from sweeps import Here, planned
 
 from ktransfer import fingerprints, runs
 from ktransfer.errors import KTransferError
-from ktransfer.runs import execute, refresh
+from ktransfer.runs import carry_out, refresh
+from ktransfer.runs.sweep import sweep
 
 METHODS = "majority", "logistic_regression"
 SEEDS = range(4)
@@ -15,7 +16,7 @@ SEEDS = range(4)
 def recorded(tmp_path, monkeypatch):
     """Eight runs on record, by a code that was changed since."""
     wanted = planned(*METHODS, seeds=SEEDS)
-    execute.sweep(wanted, tmp_path, Here())
+    sweep(wanted, tmp_path, Here())
     code = fingerprints.code
     monkeypatch.setattr(
         fingerprints, "code", lambda *a, **k: f"new {code(*a, **k)}"
@@ -42,14 +43,14 @@ def test_where_no_number_moved_the_rest_takes_the_new_fingerprint(recorded):
     for before, after in zip(old, new):
         for field in {*before, *after} - {*refresh._ABOUT}:
             assert before[field] == after[field]
-    assert execute.sweep(wanted, results, Here()) == (0, 0)
+    assert sweep(wanted, results, Here()) == (0, 0)
     assert not (results / ".refresh").exists()
 
 
 def test_one_difference_and_nothing_is_carried_over(recorded, monkeypatch):
     wanted, results = recorded
     before = records(results, wanted)
-    measured = execute.measured
+    measured = carry_out.measured
 
     def other(run, sources):
         found = measured(run, sources)
@@ -57,7 +58,7 @@ def test_one_difference_and_nothing_is_carried_over(recorded, monkeypatch):
             found["test_loss"] += 1e-9
         return found
 
-    monkeypatch.setattr(execute, "measured", other)
+    monkeypatch.setattr(carry_out, "measured", other)
     found = refresh.refresh(wanted, results, Here(), share=0.1)
     assert found.carried == 0 and found.rerun == 2
     ((run, field, was, now),) = found.changes

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import synthetic
 
-from ktransfer import methods, runs
+from ktransfer import cli, methods, runs
 from ktransfer.analysis import intervals
 from ktransfer.errors import KTransferError
-from ktransfer.runs import Run, checks, scripts
+from ktransfer.runs import Run, checks, planning, scripts
 
 TRIAL = Run(
     experiment="trial",
@@ -76,6 +76,22 @@ def test_every_script_plans_runs_that_can_be_carried_out(name, quick):
             assert "data set" in error.message
 
 
+@pytest.mark.parametrize("name", scripts.names())
+@pytest.mark.parametrize("quick", [False, True])
+def test_no_script_plans_one_training_twice(name, quick):
+    """Random features were crossed with sources that they never read."""
+    try:
+        loaded = scripts.load(name, quick)
+    except KTransferError:
+        return
+    for planned in (planned_of(loaded), scripts.trials(loaded)):
+        outcomes = {}
+        for run in planned:
+            outcomes.setdefault(planning.outcome(run), []).append(run)
+        twice = [found for found in outcomes.values() if len(found) > 1]
+        assert not twice, twice[0]
+
+
 def test_a_precision_is_in_every_run_that_trains():
     loaded = scripts.load("cifar10-mnist", precision="mixed_bfloat16")
     plain = scripts.planned(scripts.load("cifar10-mnist"), "results")
@@ -96,12 +112,8 @@ def test_a_precision_is_in_every_run_that_trains():
 
 
 def planned_of(loaded):
-    tuning = scripts.trials(loaded)
-    chosen = {}
-    for run in tuning:
-        best = chosen.setdefault(run.target, {})
-        best.setdefault(run.method, dict(run.hyperparameters))
-    return loaded.script.runs(*loaded.size, *([chosen] if tuning else []))
+    """Return the runs that report, with the first trials as the choice."""
+    return scripts.rehearse(loaded)[len(scripts.trials(loaded)) :]
 
 
 def drawn(run, rng):
@@ -111,10 +123,12 @@ def drawn(run, rng):
         asked["also_accuracies"] = {name: rng.uniform() for name in run.also}
     if run.scores:
         asked["score_values"] = {name: rng.normal() for name in run.scores}
+    about = methods.describe(run.method)
     return synthetic.record(
         **runs.as_fields(run),
         **asked,
-        family=methods.describe(run.method).family,
+        family=about.family,
+        defaults=about.hyperparameters,
         test_accuracy=float(rng.uniform(0.3, 0.9)),
         target_origin=run.target,
         source_origins=list(run.sources),
@@ -137,8 +151,218 @@ def test_every_script_draws_its_records(name, diverged):
             record.update(status="diverged", test_accuracy=None)
             record.pop("also_accuracies", None)
             record.pop("score_values", None)
-    figures = loaded.script.figures(records)
+    figures = scripts.figures(loaded, records)
     assert figures and all(figure.axes for figure in figures.values())
+
+
+SCRIPT = """
+from ktransfer.runs import Run
+from ktransfer.runs.planning import Experiment, longer, run_of
+
+ONE = Run("", "majority", "digits", 2, 0, 1)
+
+
+def runs():
+    return [ONE, ONE._replace(seed=1)]
+
+
+def figures(records, mix=False):
+    return {}
+
+
+EXPERIMENT = Experiment(name="mine", runs=runs, figures=figures)
+"""
+
+
+@pytest.fixture
+def script(tmp_path):
+    """A function that writes a script, changed, and returns its path."""
+
+    def write(*change, more=""):
+        text = SCRIPT.replace(*change) if change else SCRIPT
+        assert not change or text != SCRIPT
+        path = tmp_path / "mine.py"
+        path.write_text(text + more, encoding="utf-8")
+        return str(path)
+
+    return write
+
+
+def declared(**fields):
+    """Return the lines that declare the experiment with other fields."""
+    return f"\nEXPERIMENT = EXPERIMENT._replace(**{fields!r})\n"
+
+
+BROKEN = {
+    "no experiment": (("EXPERIMENT =", "OTHER ="), "declares no experiment"),
+    "a dictionary": (("Experiment(name", "dict(name"), "declares no exper"),
+    "no figures": ((", figures=figures)", ")"), "TypeError: .*figures"),
+    "a syntax error": (("def runs()", "def runs("), "loaded .SyntaxError"),
+    "an error": (("ONE =", "1 / 0; ONE ="), "loaded .ZeroDivisionError"),
+    "an exit": (("ONE =", "raise SystemExit(0); ONE ="), "loaded .SystemExit"),
+    "an absent import": (("import Run", "import Walk"), "loaded .ImportError"),
+}
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_a_script_that_declares_nothing_is_refused(script, name):
+    change, message = BROKEN[name]
+    with pytest.raises(KTransferError, match=message) as caught:
+        scripts.load(script(change[0], change[1]))
+    assert caught.value.name == "E_ARGUMENT"
+    assert "\n" not in str(caught.value)
+    assert caught.value.message.startswith("mine.py: ")
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"name": "../mine"}, "its name is '../mine'"),
+        ({"name": None}, "its name is None"),
+        ({"runs": []}, r"its runs is \[\]; expected a function"),
+        ({"figures": None}, "its figures is None"),
+        ({"trials": ()}, "its trials is"),
+        ({"sizes": {"quick": 1}}, "its sizes is"),
+        ({"sizes": {"normal": 1, "large": 2}}, "its sizes is"),
+        ({"sizes": 3}, "its sizes is 3"),
+        ({"baseline": None}, "its baseline is None"),
+        ({"baseline": "scrach"}, "Did you mean 'scratch'"),
+        ({"headline": "scratch"}, "its headline is 'scratch'"),
+        ({"headline": ("scratch", "l2sp")}, "Did you mean 'l2_sp'"),
+    ],
+)
+def test_a_field_of_the_wrong_kind_is_refused(script, fields, message):
+    with pytest.raises(KTransferError, match=message) as caught:
+        scripts.load(script(more=declared(**fields)))
+    assert caught.value.exit_code == 2 and "\n" not in str(caught.value)
+
+
+PLANS = {
+    "[]": "are \\[\\]; expected a list of runs",
+    "None": "are None; expected",
+    "ONE": "number 0: '' is no `Run`",
+    "[{'method': 'majority'}]": "number 0: .* is no `Run`",
+    "[ONE, ONE]": "number 1: it is number 0 again .majority, seed 0.",
+    "[ONE, ONE._replace(sources=['letters'])]": "number 1: sources is",
+    "[ONE._replace(sources='letters')]": "sources is 'letters'; expected",
+    "[ONE._replace(sources=(1,))]": "sources is .1,.; expected a tuple of text",
+    "[ONE._replace(hyperparameters={'a': 1})]": "hyperparameters is .'a': 1",
+    "[ONE._replace(hyperparameters=(('a', [1]),))]": "hyperparameters is",
+    "[ONE._replace(hyperparameters=(('a', ([1],)),))]": "hyperparameters is",
+    "[ONE._replace(hyperparameters=('ab',))]": "hyperparameters is",
+    "[ONE._replace(also='digits')]": "also is 'digits'",
+    "[ONE._replace(target=3)]": "target is 3; expected a text",
+    "[1 / 0]": "cannot be planned .ZeroDivisionError",
+}
+
+
+@pytest.mark.parametrize("plan", PLANS)
+def test_a_plan_that_is_none_is_refused(script, plan):
+    loaded = scripts.load(script("[ONE, ONE._replace(seed=1)]", plan))
+    for ask in (scripts.rehearse, lambda x: scripts.planned(x, "results")):
+        with pytest.raises(KTransferError, match=PLANS[plan]) as caught:
+            ask(loaded)
+        assert caught.value.name == "E_ARGUMENT"
+        assert "\n" not in str(caught.value)
+        assert caught.value.message.startswith("mine: its runs")
+
+
+def test_a_plan_takes_the_name_that_is_declared(script):
+    for quick, precision, name in (
+        (False, "float32", "mine"),
+        (True, "float32", "mine_quick"),
+        (True, "mixed_bfloat16", "mine_quick_mixed_bfloat16"),
+    ):
+        more = "EXPERIMENT = EXPERIMENT._replace(runs=lambda size: runs(), "
+        more += "sizes={'normal': 1, 'quick': 2})\n"
+        loaded = scripts.load(script(more=more), quick, precision)
+        assert {run.experiment for run in scripts.rehearse(loaded)} == {name}
+        assert scripts.folder(loaded) == name
+
+
+def test_a_script_of_one_size_has_no_quick_one(script):
+    with pytest.raises(KTransferError, match="one size"):
+        scripts.load(script(), quick=True)
+
+
+def test_the_choice_is_given_to_the_runs_where_there_are_trials(script):
+    more = """
+def trials(size):
+    trial = ONE._replace(method="scratch", evaluation="validation")
+    return [
+        trial._replace(hyperparameters=(("learning_rate", rate),), seed=seed)
+        for rate in (0.1, 0.2)
+        for seed in (100, size)
+    ]
+def tuned(size, chosen):
+    best = chosen["digits"]["scratch"]["learning_rate"]
+    return [ONE._replace(steps=size, hyperparameters=(("rate", best),))]
+EXPERIMENT = EXPERIMENT._replace(
+    sizes={"normal": 7, "quick": 8}, trials=trials, runs=tuned
+)
+"""
+    loaded = scripts.load(script(more=more), quick=True)
+    assert {run.seed for run in scripts.trials(loaded)} == {100, 8}
+    *tuning, run = scripts.rehearse(loaded)
+    assert tuning == scripts.trials(loaded)
+    assert (run.steps, run.hyperparameters) == (8, (("rate", 0.1),))
+
+
+def test_a_wrong_plan_is_refused_before_its_trials_run(
+    script, tmp_path, monkeypatch, capsys
+):
+    more = """
+TRIAL = ONE._replace(method="scratch", evaluation="validation", seed=9)
+EXPERIMENT = EXPERIMENT._replace(
+    trials=lambda: [TRIAL], runs=lambda chosen: [ONE._replace(target="digitz")]
+)
+"""
+    monkeypatch.setattr(cli, "sweep", lambda *a: pytest.fail("it ran"))
+    results = tmp_path / "results"
+    code = cli.main(["run", script(more=more), "--results", str(results)])
+    error = capsys.readouterr().err
+    assert code == 2 and "'digits'" in error
+    assert len(error.splitlines()) == 1
+    assert not list(results.rglob("*.jsonl"))
+
+
+def test_figures_that_fail_are_one_line_and_the_records_stay(
+    script, tmp_path, capsys
+):
+    results = tmp_path / "results"
+    path = script("return {}", "return 1 / 0")
+    options = ["--results", str(results), "--jobs", "1"]
+    assert cli.main(["run", path, *options]) == 2
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert "figures cannot be drawn" in error and "ZeroDivision" in error
+    assert cli.main(["run", script(), *options]) == 0
+    assert "0 of 2 runs carried out" in capsys.readouterr().err
+
+
+def test_longer_runs_differ_in_their_steps_alone():
+    few = trials(1e-2, 1e-3)
+    for run, more in zip(few, planning.longer(few, 4), strict=True):
+        assert more == run._replace(steps=4 * run.steps)
+
+
+def test_a_run_has_as_many_sources_as_its_method_takes():
+    given = {"source": "letters", "source_seed": 1, "source_steps": 5}
+    given |= {"target": "digits", "steps": 2}
+    none = planning.run_of("scratch", 3, **given)
+    assert (none.sources, none.source_seed, none.source_steps) == (
+        (),
+        None,
+        None,
+    )
+    one = planning.run_of("fine_tuning", 3, second="digits", **given)
+    assert (one.sources, one.source_seed) == (("letters",), 1)
+    two = planning.run_of("concatenation", 3, second="digits", **given)
+    assert two.sources == ("letters", "digits")
+    same = planning.run_of("concatenation", 3, **given)
+    assert same.sources == ("letters", "letters")
+    settings = {"strength": 0.1, "learning_rate": 0.2}
+    tuned = planning.run_of("l2_sp", 3, hyperparameters=settings, **given)
+    assert tuned.hyperparameters == (("learning_rate", 0.2), ("strength", 0.1))
 
 
 def test_targets_that_are_tuned_are_of_different_classes():
@@ -224,13 +448,32 @@ def test_only_the_chosen_strength_is_beside_the_other_arms():
     loaded = scripts.load("finetune", quick=True)
     rng = np.random.default_rng(0)
     records = [drawn(run, rng) for run in planned_of(loaded)]
-    figures = loaded.script.figures(records)
+    figures = scripts.figures(loaded, records)
     few = min(r["labels_per_class"] for r in records)
     texts = [t.get_text() for t in figures[f"gain_{few}"].texts]
-    assert texts.count("l2_sp") == 1
-    assert not any("strength=" in text for text in texts)
+    (name,) = (text for text in texts if text.startswith("l2_sp"))
+    first = loaded.script.STRENGTHS["l2_sp"][1][0]
+    assert f"strength={first}" in name
     places = figures["strength"].axes[0].get_xticks()
     assert {0.01, 0.1, 1.0} <= set(places)
+
+
+def test_a_strength_that_was_chosen_stands_in_the_figure_of_adapt():
+    loaded = scripts.load("adapt", quick=True)
+    rng = np.random.default_rng(0)
+    records = [drawn(run, rng) for run in planned_of(loaded)]
+    target = records[0]["target"]
+    texts = [
+        text.get_text().replace("\n", " ")
+        for text in scripts.figures(loaded, records)[target].texts
+    ]
+    # All were given the first strength, 0.1, which is the default of few.
+    for name, shown in (
+        ("domain_adversarial", "domain_adversarial (strength=0.1)"),
+        ("deep_coral", "deep_coral (strength=0.1)"),
+        ("source_only", "source_only"),
+    ):
+        assert [t for t in texts if t.startswith(name)] == [shown]
 
 
 def test_the_best_mean_over_tuning_seeds_is_chosen(tmp_path):

@@ -12,16 +12,17 @@ from pathlib import Path
 import pytest
 
 from ktransfer import fingerprints, methods, runs
-from ktransfer.runs import Run, execute
+from ktransfer.runs import Run
+from ktransfer.runs.carry_out import carry_out
 
 PACKAGE = Path(runs.__file__).parents[1]
 # Entered, and without a say in any number: each with its reason.
 IDLE = {
     # They find, lock and write the record, and say who made it.
-    ("runs/execute.py", "carry_out"),
-    ("runs/execute.py", "_record"),
-    ("runs/execute.py", "_source"),
-    ("runs/execute.py", "_numerics"),
+    ("runs/carry_out.py", "carry_out"),
+    ("runs/carry_out.py", "_record"),
+    ("runs/carry_out.py", "_source"),
+    ("runs/carry_out.py", "_numerics"),
     # It hands out names of the package, which the hash follows itself.
     ("__init__.py", "__getattr__"),
     # They read a method's text for the lists, and for its family.
@@ -154,7 +155,7 @@ def test_every_function_that_a_run_enters_is_in_its_hash(
 ):
     statuses = set()
     for run in runs_of(name):
-        found, record = entered(lambda run=run: execute.carry_out(results, run))
+        found, record = entered(lambda run=run: carry_out(results, run))
         statuses.add(record["status"])
         assert record["status"] in ("ok", "not_applicable"), record["reason"]
         assert record["code"] == (before := code_with(run))
@@ -212,7 +213,7 @@ def test_what_moves_no_number_moves_no_hash(name, change, code_with):
 def test_no_run_reaches_a_plot_or_a_report():
     for name in methods.names():
         starts = [(methods.path(name), "transfer")]
-        starts += [(PACKAGE / "runs" / "execute.py", "measured")]
+        starts += [(PACKAGE / "runs" / "carry_out.py", "measured")]
         for file, _ in fingerprints.reached(*starts):
             folder = file.relative_to(PACKAGE).parts[0]
             assert folder not in ("plots", "report", "analysis", "cli.py")

@@ -3,7 +3,7 @@
 import pytest
 from conftest import domains, small_task, weights_of
 
-from ktransfer.engine.training import reestimate_statistics
+from ktransfer.engine.normalization import reestimate_statistics
 from ktransfer.stages.domains import (
     train_on_domains,
     train_on_source,

@@ -5,9 +5,10 @@ import pytest
 from conftest import small_backbone, small_source, small_task
 
 from ktransfer.data import Split
-from ktransfer.engine.training import predict
+from ktransfer.engine.prediction import predict
 from ktransfer.errors import KTransferError
-from ktransfer.models.surgery import Source, attach_head
+from ktransfer.models.own import Source
+from ktransfer.models.surgery import attach_head
 from ktransfer.stages import rules
 
 BELIEFS = np.array(

@@ -1,7 +1,7 @@
 """What is done in the backend itself, the one place that knows which it is."""
 
 from ktransfer.engine.backend.tensorflow import (
-    apply_adam,
+    Trainer,
     check_settings,
     clear_session,
     facts,
@@ -15,7 +15,7 @@ from ktransfer.engine.backend.tensorflow import (
 )
 
 __all__ = [
-    "apply_adam",
+    "Trainer",
     "check_settings",
     "clear_session",
     "facts",

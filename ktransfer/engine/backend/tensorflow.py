@@ -1,9 +1,9 @@
-"""The one module that imports TensorFlow: threads and numerics.
+"""The one module that imports TensorFlow: the training loop, and numerics.
 
-Everything else is `keras` and `keras.ops`; another backend means another
-version of this file.
+Everything else is `keras` and `keras.ops`.
 """
 
+import functools
 import multiprocessing
 import os
 import platform
@@ -143,84 +143,184 @@ def take_rows(values, rows):
 
 
 def value_and_gradients(function, variables):
-    """Return `function()`, a scalar, and its gradients, one a variable.
+    """Return `function()` and its gradients, one a variable.
 
-    It works inside a training step, where both are symbolic.
+    It works inside a training step, where all are symbolic.
 
     Args:
-        function: without arguments -> scalar, of `keras.ops` and models.
+        function: without arguments -> scalar, or a list of scalars, of
+            `keras.ops` and models.
         variables: Keras variables; zeros come back for one it does not reach.
+
+    Returns:
+        (value, gradients), or for a list (values, a list of gradients each).
     """
     watched = [variable.value for variable in variables]
-    with tf.GradientTape(watch_accessed_variables=False) as tape:
+    with tf.GradientTape(True, watch_accessed_variables=False) as tape:
         tape.watch(watched)
         value = function()
-    found = tape.gradient(value, watched, unconnected_gradients="zero")
-    return value, found
+    several = isinstance(value, list)
+    found = [
+        tape.gradient(one, watched, unconnected_gradients="zero")
+        for one in (value if several else [value])
+    ]
+    return value, found if several else found[0]
 
 
-def apply_adam(
-    variable,
-    momentum,
-    velocity,
-    gradient,
-    *,
-    step,
-    learning_rate,
-    decays,
-    epsilon,
-):
-    """Update a variable and its two moments as Keras's Adam does, in one pass.
+class Trainer:
+    """Takes many steps a call, in one compiled loop.
+
+    The description is pure: `steps` gives a loss, a group's `Update` gives
+    what a step makes of its weights. Here weights and state are moved in
+    place, which spares a copy of both at every step.
 
     Args:
-        variable: as an optimiser's `update_step` gets it.
-        momentum, velocity: Keras variables, the moments.
-        gradient: of the variable's shape.
-        step: the number of this update, from 1.
-        learning_rate: of this update.
-        decays: of the two moments.
-        epsilon: added to the root of the second, before its correction.
+        turns: list of (function step's data -> loss and gradients of all
+            variables of its groups in order, numbers of its groups).
+        groups: list of (Keras variables, scales, `Update`).
     """
-    done = tf.cast(step, gradient.dtype)
-    powers = [tf.pow(tf.cast(decay, gradient.dtype), done) for decay in decays]
-    tf.raw_ops.ResourceApplyAdam(
-        var=variable.handle,
-        m=momentum.value.handle,
-        v=velocity.value.handle,
-        beta1_power=powers[0],
-        beta2_power=powers[1],
-        lr=tf.cast(learning_rate, gradient.dtype),
-        beta1=decays[0],
-        beta2=decays[1],
-        epsilon=epsilon,
-        grad=gradient,
-    )
+
+    def __init__(self, turns, groups):
+        self._turns, self._groups = turns, groups
+        self._states = [_state(update) for _, _, update in groups]
+        self._run = tf.function(self._steps, autograph=False)
+
+    def reset(self):
+        """Put the optimisers' state back to step 0."""
+        for state, (_, _, update) in zip(self._states, self._groups):
+            for variable, value in zip(state, update.start, strict=True):
+                variable.assign(value)
+
+    def run(self, given):
+        """Take the steps of a call; return the mean loss, a float.
+
+        Args:
+            given: arrays: what a step reads is a row of `learning_rate` and
+                `turn`, `(num,)`, and what `turns` take of it; `count` `(1,)`
+                steps are taken.
+        """
+        # All is an argument and not captured: TensorFlow keeps the graph of a
+        # loop, and with it what it captured, for ever.
+        given = tf.nest.map_structure(tf.convert_to_tensor, given)
+        return float(self._run(given))
+
+    def _steps(self, given):
+        count = given["count"][0]
+
+        def one(step, total):
+            take = [
+                functools.partial(self._take, turn, given, step)
+                for turn in range(len(self._turns))
+            ]
+            if len(take) == 1:
+                return step + 1, total + take[0]()
+            turn = given["turn"][step]
+            return step + 1, total + tf.switch_case(turn, take)
+
+        start = tf.zeros((), "int32"), tf.zeros(())
+        _, total = tf.while_loop(lambda step, _: step < count, one, start)
+        return total / tf.cast(count, "float32")
+
+    def _take(self, turn, given, step):
+        value_and_slopes, numbers = self._turns[turn]
+        value, slopes = value_and_slopes(given, step)
+        rate = given["learning_rate"][step]
+        for number in numbers:
+            variables = self._groups[number][0]
+            self._move(number, slopes[: len(variables)], rate)
+            slopes = slopes[len(variables) :]
+        return value
+
+    def _move(self, number, slopes, rate):
+        variables, scales, update = self._groups[number]
+        state = self._states[number]
+        if update.adam:
+            _move_by_adam(state, slopes, variables, rate, scales, update.adam)
+        elif update.optimizer:
+            _move_by_keras(update.optimizer, slopes, variables, rate, scales)
+        else:
+            values = [variable.value for variable in variables]
+            kept = [variable.value for variable in state]
+            found = update.apply(kept, slopes, values, rate, scales)
+            for variable, value in zip([*state, *variables], sum(found, [])):
+                variable.assign(value)
 
 
-def squared_gradients(function, variables, *arrays):
-    """Return the sum over rows of the squared gradient of `function`.
+def _state(update):
+    if update.optimizer:
+        return update.optimizer.variables
+    return [
+        keras.Variable(value, trainable=False, dtype=value.dtype)
+        for value in update.start
+    ]
+
+
+def _move_by_adam(state, slopes, variables, rate, scales, settings):
+    """Move weights and moments as `optimizers.adam` does, in one pass each.
+
+    In a dense head the passes of the plain formula take a third of a step.
+    """
+    step, slots = state[0], state[1:]
+    step.assign(step.value + 1)
+    done = tf.cast(step.value, "float32")
+    powers = [tf.pow(decay, done) for decay in settings[:2]]
+    pairs = zip(slots[: len(variables)], slots[len(variables) :])
+    for variable, (moment, velocity), slope, scale in zip(
+        variables, pairs, slopes, scales, strict=True
+    ):
+        tf.raw_ops.ResourceApplyAdam(
+            var=variable.value.handle,
+            m=moment.value.handle,
+            v=velocity.value.handle,
+            beta1_power=powers[0],
+            beta2_power=powers[1],
+            lr=rate * scale if scale != 1 else rate,
+            beta1=settings.beta_1,
+            beta2=settings.beta_2,
+            epsilon=settings.epsilon,
+            grad=slope,
+        )
+
+
+def _move_by_keras(optimizer, slopes, variables, rate, scales):
+    optimizer.learning_rate.assign(rate)
+    scaled = [
+        (variable, tf.identity(variable.value), scale)
+        for variable, scale in zip(variables, scales, strict=True)
+        if scale != 1
+    ]
+    optimizer.apply(slopes, variables)
+    for variable, old, scale in scaled:
+        variable.assign(old + scale * (variable.value - old))
+
+
+def squared_gradients(function, variables, images, places, labels):
+    """Return the sum over pairs of the squared gradient of `function`.
 
     Args:
-        function: one row of each array -> scalar, of `keras.ops` and models.
+        function: image, label -> scalar, of `keras.ops` and models.
         variables: Keras variables; zeros come back for one it does not reach.
-        arrays: `(n, ...)` each, all of one length.
+        images: `(n, ...)`.
+        places, labels: `(pairs,)` each: a row of `images`, and its label.
 
     Returns:
         list of float64 arrays, of the shapes of `variables`.
     """
 
-    # One call for all rows: a call a row costs more than its gradient.
+    # One call for all pairs: a call each costs more than its gradient.
     @tf.function
-    def compiled(*tensors):
-        def add(row, totals):
-            rows = [tensor[row] for tensor in tensors]
-            _, slopes = value_and_gradients(lambda: function(*rows), variables)
+    def compiled(images, places, labels):
+        def add(pair, totals):
+            image, label = images[places[pair]], labels[pair]
+            _, slopes = value_and_gradients(
+                lambda: function(image, label), variables
+            )
             wide = [tf.cast(slope, tf.float64) for slope in slopes]
-            return row + 1, [t + s * s for t, s in zip(totals, wide)]
+            return pair + 1, [t + s * s for t, s in zip(totals, wide)]
 
         start = [tf.zeros(v.shape, tf.float64) for v in variables]
-        count = tf.shape(tensors[0])[0]
-        return tf.while_loop(lambda row, _: row < count, add, (0, start))[1]
+        count = tf.shape(places)[0]
+        return tf.while_loop(lambda pair, _: pair < count, add, (0, start))[1]
 
-    found = compiled(*map(tf.convert_to_tensor, arrays))
+    found = compiled(*map(tf.convert_to_tensor, (images, places, labels)))
     return [total.numpy() for total in found]

@@ -12,9 +12,9 @@ Source: Li et al. 2016. https://arxiv.org/abs/1603.04779
 
 from keras.layers import BatchNormalization
 
-from ktransfer.engine.training import reestimate_statistics
+from ktransfer.engine.normalization import reestimate_statistics
 from ktransfer.errors import NotApplicable
-from ktransfer.models.surgery import leaves
+from ktransfer.models.graph import leaves
 from ktransfer.stages.domains import (
     train_on_source,
     two_domains,

@@ -26,7 +26,8 @@ Source: Pan et al. 2011. https://doi.org/10.1109/TNN.2010.2091281
 
 import numpy as np
 
-from ktransfer.engine.training import check_arguments, predict
+from ktransfer.engine.options import check_numbers
+from ktransfer.engine.prediction import predict
 from ktransfer.errors import KTransferError
 from ktransfer.models.layers import KernelComponents
 from ktransfer.seeds import stream
@@ -50,7 +51,7 @@ def transfer(
     standardize=False,
     penalty=1e-3,
 ):
-    check_arguments(regularization=regularization)
+    check_numbers(regularization=regularization)
     if max_images < 1:
         raise KTransferError(
             "E_ARGUMENT", f"max_images is {max_images!r}; expected at least 1."

@@ -14,14 +14,8 @@ from keras import layers
 
 from ktransfer.engine.training import fit
 from ktransfer.errors import NotApplicable
-from ktransfer.models.surgery import (
-    adapt_input,
-    copy,
-    cut,
-    freeze,
-    head_layer,
-    node_of,
-)
+from ktransfer.models.graph import node_of
+from ktransfer.models.surgery import adapt_input, copy, cut, freeze, head_layer
 from ktransfer.seeds import stream
 
 

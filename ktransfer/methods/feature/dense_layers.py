@@ -20,13 +20,13 @@ from keras import layers
 
 from ktransfer.engine.training import fit
 from ktransfer.errors import NotApplicable
+from ktransfer.models.blocks import select
+from ktransfer.models.graph import leaves
 from ktransfer.models.surgery import (
     adapt_input,
     copy_backbone,
     freeze,
     head_layer,
-    leaves,
-    select,
     unfreeze,
 )
 

@@ -20,6 +20,7 @@ import keras
 from keras import layers
 
 from ktransfer.models import surgery
+from ktransfer.models.blocks import blocks as blocks_of
 from ktransfer.stages.heads import linear_head
 
 
@@ -38,7 +39,7 @@ def transfer(
     names = [blocks] if isinstance(blocks, str) else blocks
     return linear_head(
         target,
-        _column(backbone, names or list(surgery.blocks(backbone))),
+        _column(backbone, names or list(blocks_of(backbone))),
         solver=solver,
         strength=strength,
         steps=steps,

@@ -15,7 +15,8 @@ Source: Houlsby et al. 2019. https://arxiv.org/abs/1902.00751
 import keras
 from keras import layers
 
-from ktransfer.models.surgery import blocks, copy_backbone, freeze, inline
+from ktransfer.models.blocks import blocks
+from ktransfer.models.surgery import copy_backbone, freeze, inline
 from ktransfer.seeds import stream
 from ktransfer.stages.heads import block_chain, fitted
 

@@ -5,11 +5,16 @@ A_jc (C / HW) ||F_jc(W) - F_jc(W_s)||^2 + head_strength / 2 ||W_head||^2, with
 F_jc channel c of block j's output. The squares are summed over the images of
 the batch, as in the authors' code, to whose batch of 64 the strength belongs.
 
-A_j = softmax over c of (rise of the loss when channel c is zeroed /
-`temperature`), before training, with a head fitted on the frozen source for
-`probe_share` of the steps, on at most `num_images` of the labelled images;
-share and bound are ours. The source runs in inference mode. Without strength
-there is no such stage. The authors take 9,000 steps of SGD at rate 0.01.
+A_j = softmax over c of (s_jc / `temperature`), s_jc the rise of the loss when
+channel c is zeroed, minus the mean of the rises of block j and over their
+standard deviation; equal rises share alike. The rises are measured before
+training, with a head fitted on the frozen source, which runs in inference
+mode. Without strength there is no such stage.
+
+Strengths and temperature are the authors' (train.py: 6,000 to 9,000 steps of
+SGD at rate 0.01). Their head term counts the head's bias too. They fit the
+head for 10 epochs and read four batches of 32 images (channel_eval.py,
+run.sh); `probe_share` of the steps and `num_images` are ours.
 
 Row: M25 (article 003).
 Source: Li et al. 2019. https://arxiv.org/abs/1901.09229
@@ -22,10 +27,12 @@ import numpy as np
 from keras import ops
 
 from ktransfer.engine.losses import cross_entropy
-from ktransfer.engine.training import fit, predict
+from ktransfer.engine.prediction import predict
+from ktransfer.engine.training import fit
 from ktransfer.measures.evaluation import losses_without_channels
+from ktransfer.models.blocks import blocks
 from ktransfer.models.layers import InferenceMode
-from ktransfer.models.surgery import blocks, classifier, copy_backbone, inline
+from ktransfer.models.surgery import classifier, copy_backbone, inline
 from ktransfer.seeds import stream
 from ktransfer.stages.heads import block_chain, divided, probed
 from ktransfer.stages.weights import constant
@@ -78,9 +85,18 @@ def _importance(probe, target, seed, num_images, temperature):
     for number, piece in enumerate(pieces[:-1], start=1):
         x = predict(piece, x)
         losses = losses_without_channels(pieces[number:], x, labels)
-        # The loss with all channels, taken off each, would change nothing.
-        found.append(ops.softmax(np.array(losses, "float32") / temperature))
+        found.append(_attention(losses, temperature))
     return found
+
+
+def _attention(losses, temperature):
+    """Return the softmax over the standardised losses without a channel.
+
+    The loss with all channels, taken off each, would change nothing.
+    """
+    losses = np.array(losses, "float64")
+    standard = (losses - losses.mean()) / (losses.std() or 1)
+    return ops.softmax((standard / temperature).astype("float32"))
 
 
 def _compared(model, probe, names):

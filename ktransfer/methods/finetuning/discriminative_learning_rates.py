@@ -10,14 +10,16 @@ Row: M25 (article 003).
 Source: Howard and Ruder 2018, ULMFiT. https://arxiv.org/abs/1801.06146
 """
 
-from ktransfer.engine.training import check_arguments, fit
-from ktransfer.models.surgery import blocks, classifier, copy_backbone
+from ktransfer.engine.options import check_numbers
+from ktransfer.engine.training import fit
+from ktransfer.models.blocks import blocks
+from ktransfer.models.surgery import classifier, copy_backbone
 
 
 def transfer(
     target, source, *, steps, seed, learning_rate=1e-3, decay=2.6, **training
 ):
-    check_arguments(decay=decay)
+    check_numbers(decay=decay)
     backbone = copy_backbone(source.model)
     model = classifier(backbone, target, seed=seed)
     rates, rate = [], learning_rate

@@ -13,13 +13,8 @@ Source: Howard and Ruder 2018, ULMFiT. https://arxiv.org/abs/1801.06146
 
 from ktransfer.engine.training import fit
 from ktransfer.errors import NotApplicable
-from ktransfer.models.surgery import (
-    blocks,
-    classifier,
-    copy_backbone,
-    freeze,
-    unfreeze,
-)
+from ktransfer.models.blocks import blocks
+from ktransfer.models.surgery import classifier, copy_backbone, freeze, unfreeze
 from ktransfer.seeds import stream
 
 

@@ -17,7 +17,7 @@ from keras import ops
 from ktransfer.engine.losses import cross_entropy
 from ktransfer.engine.training import fit
 from ktransfer.models.surgery import classifier, copy_backbone
-from ktransfer.stages.weights import anchor
+from ktransfer.stages.weights import anchor, kernels
 
 
 def transfer(
@@ -32,8 +32,7 @@ def transfer(
 ):
     backbone = copy_backbone(source.model)
     model = classifier(backbone, target, seed=seed)
-    weights = backbone.trainable_variables
-    distance = anchor([v for v in weights if v.name.endswith("kernel")])
+    distance = anchor(kernels(backbone))
     head = model.get_layer("logits").kernel
 
     def loss(labels, logits):

@@ -5,9 +5,13 @@ being the logits of the untouched source on the target's images, recorded
 once, and T the `temperature`. The source's own head is tuned along on the
 shared features and is not in the result. No source image is needed.
 
-The defaults are unverified in the paper. TLlib has temperature 4 and strength
-3 without the factor T^2, so its strength is not ours. The authors' warm-up,
-in which the new head is first trained alone, is left out.
+The authors' code has no factor T^2: its gradient on the source head's logits
+is lambda (softmax(z / T) - softmax(old / T)) / T (vl_nnsoftmaxdiff.m), with T
+2 and lambda 1 (gridSearchPASCAL.m). That is `strength` lambda / T^2, 0.25 at
+their values; at another T, T^2 keeps the size of the gradient and theirs
+shrinks. TLlib has temperature 4 and strength 3 without T^2. The authors step
+on the two terms in turn, not on their sum, after a warm-up in which the new
+head is trained alone; it is left out.
 
 Row: M25 (article 003).
 Source: Li and Hoiem 2016. https://arxiv.org/abs/1606.09282
@@ -34,7 +38,7 @@ def transfer(
     *,
     steps,
     seed,
-    strength=1.0,
+    strength=0.25,
     temperature=2.0,
     **training,
 ):

@@ -1,12 +1,14 @@
 """Low-rank adaptation (LoRA): frozen kernels, each with a trained thin update.
 
 W = W_s + (alpha / rank) A B for every kernel among `targets`: names of layers
-or blocks of the source's features, None for all their dense layers and
-convolutions. A `(inputs, rank)` or `(height, width, channels, rank)` is drawn
-(uniformly within 1 / sqrt(fan in), the choice of the peft library, whose
-`alpha` the default is), B `(rank, outputs)` starts at 0; both and a new head
-are trained. W_s, every bias and all else of the source stay as they are. What
-is returned are plain layers with the updates merged into their kernels.
+or blocks of the source's features. None is, as in the paper, the kernels of
+query and value of all `MultiHeadAttention` and nothing else; in features
+without attention it is all dense layers and convolutions (ours). A `(inputs,
+rank)` or `(height, width, channels, rank)` is drawn (uniformly within 1 /
+sqrt(fan in), the choice of the peft library, whose `alpha` the default is), B
+`(rank, outputs)` starts at 0; both and a new head are trained. W_s, every bias
+and all else of the source stay as they are. What is returned are plain layers
+with the updates merged into their kernels.
 
 Row: M25 (article 003).
 Source: Hu et al. 2022. https://arxiv.org/abs/2106.09685
@@ -17,15 +19,12 @@ from keras import layers
 
 from ktransfer.engine.training import fit
 from ktransfer.errors import KTransferError, NotApplicable
+from ktransfer.models.blocks import select
 from ktransfer.models.layers import LowRank
-from ktransfer.models.surgery import (
-    classifier,
-    copy_backbone,
-    freeze,
-    inline,
-    select,
-)
+from ktransfer.models.surgery import classifier, copy_backbone, freeze, inline
 from ktransfer.seeds import stream
+
+KINDS = (layers.MultiHeadAttention, layers.Dense, layers.Conv2D)
 
 
 def transfer(
@@ -64,17 +63,18 @@ def transfer(
 
 
 def _chosen(backbone, names):
-    """Return the dense layers and convolutions among those named, or all."""
+    """Return the layers that can be adapted among those named, or by None."""
     if names is None:
-        groups = [backbone.layers]
+        attention = [x for x in backbone.layers if isinstance(x, KINDS[0])]
+        groups = [attention or backbone.layers]
     else:
         names = [names] if isinstance(names, str) else names
         groups = [select(backbone, name) for name in names]
-    kinds = (layers.Dense, layers.Conv2D)
-    groups = [[x for x in group if isinstance(x, kinds)] for group in groups]
+    groups = [[x for x in group if isinstance(x, KINDS)] for group in groups]
     if not groups or not all(groups):
         raise NotApplicable(
-            f"a target of {names} holds no dense layer or convolution of the "
-            f"source {backbone.name!r}; expected at least one in each."
+            f"a target of {names} holds no attention, dense layer or "
+            f"convolution of the source {backbone.name!r}; expected at least "
+            "one in each."
         )
     return [layer for group in groups for layer in group]

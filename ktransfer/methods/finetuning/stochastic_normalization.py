@@ -8,18 +8,22 @@ at every step. So the statistics that serve also train, and a small batch
 matters less. Probability 1 is fine-tuning and leaves the device out; what is
 served is plain BatchNorm.
 
-The authors train with batch 48, rate 1e-3 and a head ten times as fast, which
-is `head_learning_rate` 1e-2.
+The moving statistics keep the share `momentum` of themselves at a step, 0.9 as
+the authors' (PyTorch's momentum 0.1), whatever the source's own: what they are
+matters in training too. The result's BatchNorm keeps that setting. The authors
+train with batch 48, rate 1e-3 and a head ten times as fast, which is
+`head_learning_rate` 1e-2.
 
 Row: M25 (article 003).
 Source: Kou et al. 2020 (NeurIPS). https://github.com/thuml/StochNorm
 """
 
 import keras
-from keras import layers
+from keras.layers import BatchNormalization
 
 from ktransfer.engine.training import fit
 from ktransfer.errors import NotApplicable
+from ktransfer.models.graph import leaves
 from ktransfer.models.layers import StochasticNormalization
 from ktransfer.models.surgery import classifier, copy_backbone, inline
 from ktransfer.seeds import stream
@@ -33,32 +37,35 @@ def transfer(
     steps,
     seed,
     probability=0.5,
+    momentum=0.9,
     head_learning_rate=None,
     **training,
 ):
     model = classifier(copy_backbone(source.model), target, seed=seed)
-    noisy = _stochastic(inline(model), probability, seed)
-    trained = model if probability == 1 else noisy
+    norms = [x for x in leaves(model) if isinstance(x, BatchNormalization)]
+    if not norms:
+        raise NotApplicable(
+            "the source has no BatchNorm layer; expected at least one, whose "
+            "two kinds of statistics are to be mixed."
+        )
+    trained = model
+    if probability != 1:
+        for norm in norms:
+            norm.momentum = momentum
+        trained = _stochastic(inline(model), norms, probability, seed)
     rates = own_rate(head_learning_rate, model.get_layer("logits"))
     fit(trained, target.train, steps=steps, seed=seed, rates=rates, **training)
     return model
 
 
-def _stochastic(model, probability, seed):
+def _stochastic(model, norms, probability, seed):
     """Return `model`, flat, with its own BatchNorms inside stochastic ones.
 
     All layers are shared, so that training the result trains `model`.
     """
 
-    kind = layers.BatchNormalization
-    if not any(isinstance(layer, kind) for layer in model.layers):
-        raise NotApplicable(
-            "the source has no BatchNorm layer; expected at least one, whose "
-            "two kinds of statistics are to be mixed."
-        )
-
     def wrapped(layer):
-        if not isinstance(layer, kind):
+        if layer not in norms:
             return layer
         own = stream(seed, "normalization", layer.name)
         return StochasticNormalization(layer, probability, own, name=layer.name)

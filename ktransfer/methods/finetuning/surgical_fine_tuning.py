@@ -11,7 +11,8 @@ Source: Lee et al. 2023. https://arxiv.org/abs/2210.11466
 """
 
 from ktransfer.errors import NotApplicable, unknown
-from ktransfer.models.surgery import blocks, copy_backbone, freeze, unfreeze
+from ktransfer.models.blocks import blocks
+from ktransfer.models.surgery import copy_backbone, freeze, unfreeze
 from ktransfer.stages.heads import fitted
 
 

@@ -14,7 +14,8 @@ Source: Dietterich 2000. https://doi.org/10.1007/3-540-45014-9_1
 import numpy as np
 from keras import ops
 
-from ktransfer.engine.training import fit, predict
+from ktransfer.engine.prediction import predict
+from ktransfer.engine.training import fit
 from ktransfer.errors import unknown
 from ktransfer.models.surgery import classifier, copy, copy_backbone
 from ktransfer.seeds import stream

@@ -20,7 +20,8 @@ https://doi.org/10.1186/s40064-015-1511-8
 import keras
 from keras import layers
 
-from ktransfer.engine.training import fit, predict
+from ktransfer.engine.prediction import predict
+from ktransfer.engine.training import fit
 from ktransfer.models.handmade import ExpertFeatures
 from ktransfer.models.surgery import head_layer
 from ktransfer.stages.fusion import read_sources

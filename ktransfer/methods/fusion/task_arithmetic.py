@@ -18,7 +18,7 @@ Source: Ilharco et al. 2023. https://arxiv.org/abs/2212.04089
 
 import numpy as np
 
-from ktransfer.engine.training import predict
+from ktransfer.engine.prediction import predict
 from ktransfer.errors import NotApplicable
 from ktransfer.models.surgery import adapt_input, copy_backbone
 from ktransfer.stages.heads import fitted, held_out

@@ -22,8 +22,8 @@ from ktransfer.engine.losses import (
 )
 from ktransfer.engine.training import fit
 from ktransfer.errors import NotApplicable
+from ktransfer.models.blocks import blocks as blocks_of
 from ktransfer.models.layers import InferenceMode
-from ktransfer.models.surgery import blocks as blocks_of
 from ktransfer.models.surgery import cut, inline
 from ktransfer.stages.heads import small_network
 from ktransfer.stages.teachers import same_size, teacher

@@ -18,7 +18,7 @@ Source: You et al. 2017. https://doi.org/10.1145/3097983.3098135
 
 import numpy as np
 
-from ktransfer.engine.training import predict
+from ktransfer.engine.prediction import predict
 from ktransfer.errors import NotApplicable, unknown
 from ktransfer.stages.fusion import mixture, require_sources
 from ktransfer.stages.heads import held_out, small_network

@@ -63,6 +63,7 @@ def transfer(
         steps=steps,
         seed=seed,
         loss=loss if strength else cross_entropy,
+        served=(model, target.train.x),
         **training,
     )
     return model

@@ -24,8 +24,9 @@ import keras
 from keras import layers
 
 from ktransfer.engine.losses import summed_cross_entropy
-from ktransfer.engine.training import fit, reestimate_statistics
-from ktransfer.models.surgery import blocks, leaves
+from ktransfer.engine.training import fit
+from ktransfer.models.blocks import blocks
+from ktransfer.models.graph import leaves
 from ktransfer.stages.heads import block_chain, own_rate
 from ktransfer.stages.streams import first_backbone, renamed, two_streams
 
@@ -48,6 +49,7 @@ def transfer(
     towers = _stitched([tower, renamed(tower)], own_share, learned)
     both = two_streams(target, source, *towers, seed=seed)
     stitches = [x for x in leaves(both) if "_stitch_" in x.name]
+    model = both.get_layer("target_network")
     fit(
         both,
         {"target": target.train, "source": source.task.train},
@@ -55,10 +57,9 @@ def transfer(
         seed=seed,
         loss=summed_cross_entropy,
         rates=own_rate(stitch_learning_rate, *stitches),
+        served=(model, target.train.x),
         **training,
     )
-    model = both.get_layer("target_network")
-    reestimate_statistics(model, target.train.x)
     return model
 
 

@@ -5,69 +5,60 @@ with the other task's own g_j, for either task; then both are summed. A head
 gets the gradient of its own task as it is. With two tasks there is one other
 task each, so PCGrad's random order of tasks has no effect.
 
-A step costs a forward and a backward pass for each task, made inside the loss:
-what is returned there has exactly the summed gradients, and the plain sum of
-the losses as its value. `from_source` and BatchNorm as in hard sharing.
+A step costs one forward pass of each task's images and a backward pass of each
+loss. `from_source` and BatchNorm as in hard sharing.
 
 Source: Yu et al. 2020. https://arxiv.org/abs/2001.06782
 """
 
-import keras
+import functools
+import itertools
+
 from keras import ops
 
-from ktransfer.engine import backend
 from ktransfer.engine.losses import cross_entropy
-from ktransfer.engine.training import fit, reestimate_statistics
+from ktransfer.engine.training import fit
 from ktransfer.stages.streams import first_backbone, two_streams
 
 
 def transfer(target, source, *, steps, seed, from_source=False, **training):
     backbone = first_backbone(source, seed=seed, from_source=from_source)
     both = two_streams(target, source, backbone, backbone, seed=seed)
-    networks = {name: both.get_layer(f"{name}_network") for name in both.output}
-    # With the images among the outputs, the loss can run each task by itself.
-    images = {f"{name}_images": x for name, x in both.input.items()}
+    shared = backbone.trainable_variables
+    model = both.get_layer("target_network")
     fit(
-        keras.Model(both.input, {**both.output, **images}),
+        both,
         {"target": target.train, "source": source.task.train},
         steps=steps,
         seed=seed,
-        loss=_surgery(networks, backbone.trainable_variables),
+        loss=_losses,
+        combine=functools.partial(_surgery, shared),
+        served=(model, target.train.x),
         **training,
     )
-    reestimate_statistics(networks["target"], target.train.x)
-    return networks["target"]
+    return model
 
 
-def _in(variable, others):
-    return any(variable is other for other in others)
+def _losses(labels, outputs):
+    return [cross_entropy(labels[name], outputs[name]) for name in outputs]
 
 
-def _surgery(networks, shared):
-    """Return the loss whose gradients on `shared` do not conflict."""
+def _surgery(shared, variables, gradients):
+    """Return one gradient for each variable out of those of two losses.
 
-    def loss(labels, outputs):
-        total, surrogate, on_shared = 0.0, 0.0, []
-        for name, network in networks.items():
-            own = [v for v in network.trainable_variables if not _in(v, shared)]
-
-            def task_loss(name=name, network=network):
-                logits = network(outputs[f"{name}_images"], training=True)
-                return cross_entropy(labels[name], logits)
-
-            value, slopes = backend.value_and_gradients(task_loss, shared + own)
-            total = total + value
-            on_shared.append(slopes[: len(shared)])
-            surrogate += _with_gradients(own, slopes[len(shared) :])
-        surrogate += _with_gradients(shared, _without_conflict(*on_shared))
-        return surrogate + ops.stop_gradient(total - surrogate)
-
-    return loss
-
-
-def _with_gradients(variables, slopes):
-    """Return a scalar whose gradients in `variables` are `slopes`."""
-    return _dot([ops.stop_gradient(slope) for slope in slopes], variables)
+    Args:
+        shared: the variables that both tasks have.
+        variables: all that are trained.
+        gradients: two lists of arrays, one a variable; that of a task is 0 in
+            the other's head.
+    """
+    both = [any(v is other for other in shared) for v in variables]
+    parts = [list(itertools.compress(each, both)) for each in gradients]
+    repaired = iter(_without_conflict(*parts))
+    return [
+        next(repaired) if is_shared else first + second
+        for is_shared, first, second in zip(both, *gradients, strict=True)
+    ]
 
 
 def _without_conflict(first, second):

@@ -15,7 +15,7 @@ Source: Caruana 1997, Multitask Learning. https://doi.org/10.1023/A:100737960673
 """
 
 from ktransfer.engine.losses import cross_entropy
-from ktransfer.engine.training import fit, reestimate_statistics
+from ktransfer.engine.training import fit
 from ktransfer.stages.streams import first_backbone, two_streams
 
 
@@ -47,7 +47,13 @@ def transfer(
         data = {"target": target.train, "source": source.task.train}
     else:
         trained, loss, data = model, alone, target.train
-    fit(trained, data, steps=steps, seed=seed, loss=loss, **training)
-    if source_weight:
-        reestimate_statistics(model, target.train.x)
+    fit(
+        trained,
+        data,
+        steps=steps,
+        seed=seed,
+        loss=loss,
+        served=(model, target.train.x),
+        **training,
+    )
     return model

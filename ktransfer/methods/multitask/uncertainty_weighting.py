@@ -9,12 +9,13 @@ Row: M23 (articles 002, 003).
 Source: Kendall, Gal and Cipolla 2018. https://arxiv.org/abs/1705.07115
 """
 
+import functools
+
 import keras
 from keras import ops
 
-from ktransfer.engine import optimizers
 from ktransfer.engine.losses import cross_entropy
-from ktransfer.engine.training import fit, reestimate_statistics
+from ktransfer.engine.training import fit
 from ktransfer.stages.streams import first_backbone, two_streams
 
 
@@ -41,25 +42,26 @@ def transfer(
         losses = {i: cross_entropy(labels[i], outputs[i]) for i in scales}
         return sum(_weighted(losses[i], scales[i].log_variance) for i in scales)
 
-    build = optimizers.named(training.pop("optimizer", "adam"))
-
-    def without_decay(rate):
-        fresh = build(rate)
-        fresh.exclude_from_weight_decay(var_names=["log_variance"])
-        return fresh
-
+    if callable(build := training.get("optimizer")):
+        training["optimizer"] = functools.partial(_without_decay, build)
+    model = both.get_layer("target_network")
     fit(
         keras.Model(both.input, outputs),
         {"target": target.train, "source": source.task.train},
         steps=steps,
         seed=seed,
         loss=loss,
-        optimizer=without_decay,
+        served=(model, target.train.x),
         **training,
     )
-    model = both.get_layer("target_network")
-    reestimate_statistics(model, target.train.x)
     return model
+
+
+def _without_decay(build, learning_rate):
+    """Return a Keras optimiser that decays weights, but no log variance."""
+    optimizer = build(learning_rate)
+    optimizer.exclude_from_weight_decay(var_names=["log_variance"])
+    return optimizer
 
 
 def _weighted(loss, log_variance):

@@ -2,7 +2,8 @@
 
 W_t = W_s + the sum of the optimiser's updates. `head_learning_rate` gives the
 new head a rate of its own (M18: ten times the other); `weight_decay` adds
-weight_decay / 2 ||kernel||^2 over all kernels.
+weight_decay / 2 ||kernel||^2 over all kernels, the head's and those of
+separable convolutions and of attention among them.
 
 Row: M3 (articles 000, 002, 003, 004), M18 (article 001, sections 3.2 and 4.1).
 Source: Yosinski et al. 2014. https://arxiv.org/abs/1411.1792
@@ -12,8 +13,9 @@ from keras import ops
 
 from ktransfer.engine.losses import cross_entropy
 from ktransfer.engine.training import fit
-from ktransfer.models.surgery import classifier, copy_backbone, leaves
+from ktransfer.models.surgery import classifier, copy_backbone
 from ktransfer.stages.heads import own_rate
+from ktransfer.stages.weights import kernels
 
 
 def transfer(
@@ -29,10 +31,10 @@ def transfer(
 ):
     backbone = copy_backbone(source.model)
     model = classifier(backbone, target, seed=seed)
-    kernels = [x.kernel for x in leaves(model) if hasattr(x, "kernel")]
+    decaying = kernels(model)
 
     def decayed(labels, logits):
-        squares = sum(ops.sum(ops.square(kernel)) for kernel in kernels)
+        squares = sum(ops.sum(ops.square(kernel)) for kernel in decaying)
         return cross_entropy(labels, logits) + weight_decay / 2 * squares
 
     fit(

@@ -12,7 +12,8 @@ Source: Yosinski et al. 2014. https://arxiv.org/abs/1411.1792
 """
 
 from ktransfer.errors import NotApplicable
-from ktransfer.models.surgery import blocks, copy_backbone, freeze, fresh
+from ktransfer.models.blocks import blocks
+from ktransfer.models.surgery import copy_backbone, freeze, fresh
 from ktransfer.stages.heads import fitted
 
 

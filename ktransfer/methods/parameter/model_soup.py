@@ -1,20 +1,21 @@
 """Model soup: the mean, in weights, of several fine-tunings of one source.
 
 The members start from one source and one head; they differ in the order of
-the images and, by the factors 1, 1/2, 2, 1/4, 4, ..., in the learning rate,
-and share the steps. Greedy: in the order of their accuracy on images held out
-of the target's own, a member joins the mean if that strictly raises the
-mean's accuracy. Uniform (`greedy` False): the mean of all. BatchNorm's
-statistics of a mean are re-estimated on the target's images. `num_members`
-and the factors are ours.
+the images, in the draws of dropout and, by the factors 1, 1/2, 2, 1/4, 4,
+..., in the learning rate, and share the steps. Greedy: in the order of their
+accuracy on images held out of the target's own, a member joins the mean if
+that strictly raises the mean's accuracy. Uniform (`greedy` False): the mean
+of all. BatchNorm's statistics of a mean are re-estimated on the target's
+images. `num_members` and the factors are ours.
 
 Source: Wortsman et al. 2022. https://arxiv.org/abs/2203.05482
 """
 
 import numpy as np
 
-from ktransfer.engine.training import fit, predict
-from ktransfer.models.surgery import assign, classifier, copy_backbone
+from ktransfer.engine.prediction import predict
+from ktransfer.engine.training import fit
+from ktransfer.models.surgery import classifier, combine, copy_backbone
 from ktransfer.seeds import stream
 from ktransfer.stages.heads import held_out
 from ktransfer.stages.weights import merge
@@ -35,10 +36,11 @@ def transfer(
     if greedy and num_members > 1:
         target, validation = held_out(target, seed)
     model = classifier(copy_backbone(source.model), target, seed=seed)
-    start = [variable.numpy() for variable in model.variables]
+    start = [variable.numpy() for variable in model.weights]
     members = []
     for number in range(num_members):
-        assign(model, start)
+        # The seeds of dropout are no weights, and draw on: other masks.
+        combine(model, [start], [1])
         fit(
             model,
             target.train,

@@ -21,7 +21,8 @@ import keras
 import numpy as np
 
 from ktransfer.errors import unknown
-from ktransfer.models.surgery import keep_largest, leaves
+from ktransfer.models.graph import leaves
+from ktransfer.models.surgery import keep_largest
 from ktransfer.stages.heads import fitted
 from ktransfer.stages.weights import mixed, refresh_statistics
 

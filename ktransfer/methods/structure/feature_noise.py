@@ -12,9 +12,11 @@ Source: on weights, in Wu et al. 2022. https://arxiv.org/abs/2202.12024
 
 import keras
 
-from ktransfer.engine.training import fit, predict
+from ktransfer.engine.prediction import predict
+from ktransfer.engine.training import fit
+from ktransfer.models.graph import node_of
 from ktransfer.models.layers import FeatureNoise
-from ktransfer.models.surgery import classifier, copy_backbone, node_of
+from ktransfer.models.surgery import classifier, copy_backbone
 from ktransfer.seeds import stream
 
 

@@ -12,7 +12,7 @@ Source: Nguyen et al. 2020, LEEP. https://arxiv.org/abs/2002.12462
 import keras
 from keras import layers, ops
 
-from ktransfer.engine.training import predict
+from ktransfer.engine.prediction import predict
 from ktransfer.measures.transferability import label_map
 from ktransfer.models.surgery import adapt_input, copy, freeze
 

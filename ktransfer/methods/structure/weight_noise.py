@@ -1,8 +1,11 @@
-"""Weight noise: the source's matrices are perturbed a little, then fine-tuned.
+"""Weight noise: all that trains is perturbed a little, and then fine-tuned.
 
-W_t starts at W_s + U(-strength / 2, strength / 2) std(W_s), each kernel of the
-source's features with its own std; biases and normalisation stay as they are.
-With a new head all is trained. The default strength, 0.15, is unverified.
+W_t starts at W_s + U(-strength / 2, strength / 2) std(W_s), each kernel, bias,
+gamma and beta of the source's features with its own std, over n - 1 as in the
+authors' snippet, which goes over all parameters; a variable of one value has
+none and stays, as do BatchNorm's statistics. With a new head all is trained.
+Strength 0.15 and the snippet are the paper's as others quote it; unverified,
+since its own text was not at hand.
 
 Row: M8 (article 000, section 2.2.2).
 Source: Wu et al. 2022, NoisyTune. https://arxiv.org/abs/2202.12024
@@ -10,7 +13,8 @@ Source: Wu et al. 2022, NoisyTune. https://arxiv.org/abs/2202.12024
 
 import numpy as np
 
-from ktransfer.models.surgery import copy, leaves
+from ktransfer.models.graph import leaves
+from ktransfer.models.surgery import copy
 from ktransfer.seeds import stream
 from ktransfer.stages.heads import tuned
 
@@ -27,12 +31,12 @@ def _perturbed(model, strength, seed):
     if not strength:
         return model
     for layer in leaves(model):
-        for variable in layer.trainable_weights:
-            if len(variable.shape) > 1:
-                own = stream(seed, "noise", layer.name, variable.name)
+        for number, variable in enumerate(layer.trainable_weights):
+            value = variable.numpy()
+            if value.size > 1:
+                own = stream(seed, "noise", layer.name, number)
                 uniform = np.random.default_rng(own).uniform(
-                    -strength / 2, strength / 2, variable.shape
+                    -strength / 2, strength / 2, value.shape
                 )
-                value = variable.numpy()
-                variable.assign(value + uniform * value.std())
+                variable.assign(value + uniform * value.std(ddof=1))
     return model

@@ -1,0 +1,65 @@
+"""Processes that carry out runs, with one thread each."""
+
+import concurrent.futures
+import contextlib
+import multiprocessing
+import os
+import signal
+
+# NumPy's own threads, whose number moves bits as TensorFlow's does.
+_NUMPY_THREADS = (
+    "MKL_NUM_THREADS",
+    "OMP_NUM_THREADS",
+    "OPENBLAS_NUM_THREADS",
+    "VECLIB_MAXIMUM_THREADS",
+)
+
+
+def local_executor(jobs: int) -> concurrent.futures.ProcessPoolExecutor:
+    """Return an executor of `jobs` processes with one thread each."""
+    # Read when a new process imports NumPy.
+    os.environ.update(dict.fromkeys(_NUMPY_THREADS, "1"))
+    return concurrent.futures.ProcessPoolExecutor(
+        max_workers=jobs,
+        # A forked TensorFlow hangs.
+        mp_context=multiprocessing.get_context("spawn"),
+        initializer=_start_worker,
+    )
+
+
+def _start_worker():
+    # The parent answers Ctrl-C and stops the workers.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    with _silence():
+        from ktransfer.engine import backend
+
+        backend.pin()
+        backend.start()
+
+
+@contextlib.contextmanager
+def _silence():
+    """Keep what TensorFlow's start prints off the terminal of a sweep.
+
+    Its messages about devices and kernels are written to the descriptor, and
+    no setting reaches them. Errors are exceptions and come through.
+    """
+    if os.environ.get("KT_DEBUG") == "1":
+        yield
+        return
+    saved, null = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, 2)
+    try:
+        yield
+    finally:
+        os.dup2(saved, 2)
+        os.close(saved)
+        os.close(null)
+
+
+def stop(executor: concurrent.futures.Executor) -> None:
+    """End the worker processes of `executor` at once; no run is recorded."""
+    processes = getattr(executor, "_processes", None) or {}
+    for process in list(processes.values()):
+        process.kill()
+    executor.shutdown(wait=False, cancel_futures=True)

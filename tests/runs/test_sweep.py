@@ -1,0 +1,134 @@
+"""A sweep: resumes, repeats bit for bit, stops at once."""
+
+import contextlib
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+from sweeps import Here, planned, sourced
+
+from ktransfer import runs
+from ktransfer.errors import KTransferError
+from ktransfer.runs.carry_out import commit
+from ktransfer.runs.sweep import sweep
+from ktransfer.runs.workers import local_executor, stop
+
+
+def bytes_of(results, without=("seconds", "sha256")):
+    lines = {}
+    for path in sorted((results / "trial" / "records").rglob("*.jsonl")):
+        for number, record in enumerate(runs.read(path)):
+            kept = {k: v for k, v in record.items() if k not in without}
+            lines[path.name, number] = json.dumps(kept, sort_keys=True)
+    return lines
+
+
+def test_a_sweep_does_what_is_missing_and_nothing_twice(tmp_path):
+    wanted = planned("majority", "logistic_regression")
+    assert sweep(wanted, tmp_path, Here()) == (4, 0)
+    first = bytes_of(tmp_path)
+    assert sweep(wanted, tmp_path, Here()) == (0, 0)
+    path = runs.record_path(tmp_path, wanted[-1])
+    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+    path.write_text("".join(lines[:-1]), encoding="utf-8")
+    os.utime(path, (2**31, 2**31))
+    here = Here()
+    assert sweep(wanted, tmp_path, here) == (1, 0)
+    assert here.calls == ["_carry_out_all"]
+    assert bytes_of(tmp_path) == first
+
+
+def test_order_and_processes_leave_no_trace(tmp_path):
+    wanted = planned("majority", "logistic_regression") + sourced(
+        "feature_extraction"
+    )
+    sweep(wanted, tmp_path / "here", Here())
+    pool = local_executor(2)
+    try:
+        sweep(wanted[::-1], tmp_path / "there", pool)
+    finally:
+        stop(pool)
+    assert bytes_of(tmp_path / "here") == bytes_of(tmp_path / "there")
+
+
+def test_a_record_says_by_which_commit_and_choice(tmp_path):
+    (run,) = planned("majority", seeds=(0,))
+    sweep([run], tmp_path, Here(), choice="chosen")
+    record = runs.find(tmp_path, run)
+    assert record["choice"] == "chosen"
+    assert record["commit"] == commit()
+    assert re.fullmatch(r"([0-9a-f]{7,40}(-dirty)?)?", record["commit"])
+    here = Here()
+    assert sweep([run], tmp_path, here, choice="other") == (1, 0)
+    assert sweep([run], tmp_path, here, choice="other") == (0, 0)
+
+
+def test_ctrl_c_stops_within_seconds_and_says_so(tmp_path):
+    script = tmp_path / "long.py"
+    script.write_text(
+        "from ktransfer.runs import Run\n"
+        "from ktransfer.runs.planning import Experiment\n"
+        "def runs():\n"
+        "    one = Run('', 'scratch', 'digits', 10**5, 0)\n"
+        "    return [one, one._replace(seed=1)]\n"
+        "EXPERIMENT = Experiment('long', runs, lambda records, mix: {})\n",
+        encoding="utf-8",
+    )
+    process = subprocess.Popen(
+        [
+            *(sys.executable, "-m", "ktransfer.cli", "run", str(script)),
+            *("--results", str(tmp_path / "results"), "--jobs", "2"),
+        ],
+        stderr=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        preexec_fn=lambda: signal.signal(
+            signal.SIGINT, signal.default_int_handler
+        ),
+    )
+    try:
+        # Both workers are at their run when its lock is there.
+        locks = tmp_path / "results" / ".locks" / "long"
+        end = time.monotonic() + 60
+        while len(list(locks.glob("*"))) < 2 and time.monotonic() < end:
+            time.sleep(0.1)
+        start = time.monotonic()
+        os.killpg(process.pid, signal.SIGINT)
+        _, errors = process.communicate(timeout=20)
+        assert time.monotonic() - start < 5
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+    assert process.returncode == 130
+    assert "E_INTERRUPTED" in errors and "Traceback" not in errors
+
+
+class Killed(Here):
+    """An executor whose workers end while they carry out a run, or a source."""
+
+    def __init__(self, pool, during):
+        super().__init__()
+        self.pool, self.during = pool, during
+
+    def submit(self, function, *args):
+        if function.__name__ == self.during:
+            return self.pool.submit(os._exit, 9)
+        return super().submit(function, *args)
+
+
+@pytest.mark.parametrize("during", ["_carry_out_all", "_ensure_source"])
+def test_a_worker_that_is_killed_is_said_in_one_line(tmp_path, during):
+    (run,) = sourced("feature_extraction")
+    pool = local_executor(1)
+    try:
+        with pytest.raises(KTransferError, match="fewer JOBS") as caught:
+            sweep([run], tmp_path, Killed(pool, during))
+    finally:
+        stop(pool)
+    assert caught.value.exit_code == 4
