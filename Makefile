@@ -59,10 +59,10 @@ list: $(BIN)/.core ## the methods, with the paper of each
 
 docs: $(BIN)/.core ## put the methods and the headline's table into docs/
 	$(BIN)/ktransfer list methods --into docs/methods.md
-	$(BIN)/ktransfer report cifar10-mnist --into docs/results.md
+	$(BIN)/ktransfer report cifar10-mnist --partial --into docs/results.md
 
 report: $(BIN)/.core ## draw the headline again from its committed records
-	$(BIN)/ktransfer report cifar10-mnist --results '$(RESULTS)'
+	$(BIN)/ktransfer report cifar10-mnist --partial --results '$(RESULTS)'
 
 test: $(BIN)/.dev ## the tests, without network
 	$(BIN)/python -m pytest --numprocesses '$(JOBS)' -m 'not slow'

@@ -164,8 +164,8 @@ class _Module:
                     self._define(part.name, part)
                 elif isinstance(part, ast.Name) and _is_stored(part):
                     self._define(part.id, node)
-                elif isinstance(part, ast.ExceptHandler) and part.name:
-                    self._define(part.name, node)
+                elif name := _caught(part):
+                    self._define(name, node)
 
     def _define(self, name, node):
         nodes = self.definitions.setdefault(name, [])
@@ -453,6 +453,13 @@ def _arguments(arguments):
     return {argument.arg for argument in every}
 
 
+def _caught(node):
+    """Return the name that an `except` or a pattern of `match` binds, or ""."""
+    if isinstance(node, ast.ExceptHandler | ast.MatchAs | ast.MatchStar):
+        return node.name or ""
+    return (isinstance(node, ast.MatchMapping) and node.rest) or ""
+
+
 def _bound_in(scope):
     """Return the names that a function or class binds, not in inner ones."""
     names, declared = set(), set()
@@ -465,8 +472,8 @@ def _bound_in(scope):
             names.add(node.name)
         elif isinstance(node, ast.Name) and _is_stored(node):
             names.add(node.id)
-        elif isinstance(node, ast.ExceptHandler) and node.name:
-            names.add(node.name)
+        elif name := _caught(node):
+            names.add(name)
         elif isinstance(node, _COMPREHENSIONS):
             # `:=` binds around it.
             inner = [x for x in ast.walk(node) if isinstance(x, ast.NamedExpr)]

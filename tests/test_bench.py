@@ -213,4 +213,4 @@ def test_a_part_says_every_machine_the_newest_first(bench):
     text = bench._table({date: on(date) for date in dates})
     places = [text.index(f"**{date}, 2 cores**") for date in dates]
     assert places[1] < places[2] < places[0]
-    assert text.count("## Every method at three seeds") == 1
+    assert text.count("## Every method once") == 1

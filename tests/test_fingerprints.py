@@ -186,6 +186,19 @@ def test_a_parameter_hides_a_module_of_its_name(tmp_path):
     )
 
 
+@pytest.mark.parametrize(
+    "pattern", ["data", "[1, *data]", "{1: 2, **data}", "int() as data"]
+)
+def test_a_pattern_hides_a_module_of_its_name(tmp_path, pattern):
+    text = (
+        "from ktransfer import data\n"
+        f"def used(x):\n match x:\n  case {pattern}: return data\n"
+    )
+    file = tmp_path / "method.py"
+    file.write_text(text, encoding="utf-8")
+    assert list(fingerprints.reached((file, "used"))) == [(file, "used")]
+
+
 def test_a_list_hides_a_name_in_itself_alone(tmp_path):
     text = (
         "from ktransfer.models.surgery import freeze\n"

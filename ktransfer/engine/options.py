@@ -3,10 +3,9 @@
 No Keras import, so that a run is checked before Keras is loaded.
 """
 
-import math
 from typing import Any, NamedTuple
 
-from ktransfer.errors import KTransferError, unknown
+from ktransfer.engine.kinds import KINDS, one_of
 
 OPTIMIZERS = ("adam", "sgd")
 SCHEDULES = ("constant", "cosine", "annealed")
@@ -42,49 +41,24 @@ class Options(NamedTuple):
     statistics: str = "reestimated"
 
 
-# The names that an option may have, by option.
-CHOICES = {
-    "optimizer": OPTIMIZERS,
-    "precision": PRECISIONS,
-    "schedule": SCHEDULES,
-    "statistics": STATISTICS,
+# What each option may be in a run, by option.
+OPTION_KINDS = {
+    "learning_rate": KINDS["Positive"],
+    "batch_size": KINDS["Count"],
+    "optimizer": one_of(OPTIMIZERS),
+    "schedule": one_of(SCHEDULES),
+    "precision": one_of(PRECISIONS),
+    "statistics": one_of(STATISTICS),
 }
 
 
-def check(options):
+def check_options(options: Options) -> None:
     """Refuse options that Keras would accept and misread.
 
     Raises:
         KTransferError: `E_ARGUMENT` for a number, `E_UNKNOWN` for a name.
     """
-    check_numbers(learning_rate=options.learning_rate)
-    check_numbers(batch_size=options.batch_size)
-    for name, valid in CHOICES.items():
+    for name, kind in OPTION_KINDS.items():
         value = getattr(options, name)
-        if value not in valid and not (name == "optimizer" and callable(value)):
-            raise unknown(name, value, valid)
-
-
-def check_numbers(**values):
-    """Refuse numbers that Keras would accept and misread.
-
-    Raises:
-        KTransferError: `E_ARGUMENT` with the name, the value and the range.
-    """
-    for name, value in values.items():
-        whole = name in ("steps", "batch_size")
-        lowest = 0 if name == "steps" else (1 if whole else 0)
-        good = (
-            isinstance(value, int | float)
-            and not isinstance(value, bool)
-            and math.isfinite(value)
-            and (not whole or value == int(value))
-            and (value >= lowest if whole else value > 0)
-        )
-        if not good:
-            expected = (
-                f"a whole number of at least {lowest}" if whole else "> 0"
-            )
-            raise KTransferError(
-                "E_ARGUMENT", f"{name} is {value!r}; expected {expected}."
-            )
+        if not (name == "optimizer" and callable(value)):
+            kind.check(name, value)

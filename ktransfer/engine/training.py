@@ -26,8 +26,9 @@ from ktransfer.engine import (
     programs,
     promises,
 )
+from ktransfer.engine.kinds import check
 from ktransfer.engine.losses import cross_entropy
-from ktransfer.engine.options import Options, check, check_numbers
+from ktransfer.engine.options import Options, check_options
 from ktransfer.engine.precision import computing_in
 from ktransfer.errors import KTransferError
 
@@ -117,8 +118,8 @@ def fit(
         Diverged: a weight is no longer finite.
     """
     training = Options(**options)
-    check_numbers(steps=steps)
-    check(training)
+    check("Whole", steps=steps)
+    check_options(training)
     streams = {"target": data} if isinstance(data, Split) else data
     cycle = list(turns) or [Turn(1, loss)]
     images, labels = arguments.checked_streams(model, streams, cycle[0].loss)

@@ -81,7 +81,10 @@ def reverse(training, validation, num_classes):
     ]
     # The least penalty, where several are best.
     kernel, _ = kernels[int(np.argmax(accuracies))]
-    given_source = softmax(kernel / calibrated(held @ kernel, true))
+    logits = kernel / calibrated(held @ kernel, true)
+    given_source = logits - np.logaddexp.reduce(logits, -1, keepdims=True)
     marginal = np.concatenate([theta, held]).mean(axis=0)
-    joint = (given_source * marginal[:, None]).T
-    return joint / joint.sum(axis=1, keepdims=True)
+    # In logarithms: a class that no source class answers with is all zeros
+    # otherwise, and has no row.
+    least = np.finfo("float64").tiny
+    return softmax(given_source.T + np.log(np.maximum(marginal, least)))

@@ -15,7 +15,8 @@ import re
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ktransfer.engine.options import Options
+from ktransfer.engine import kinds
+from ktransfer.engine.options import OPTION_KINDS, Options
 from ktransfer.errors import unknown
 
 _HERE = Path(__file__).resolve().parent
@@ -28,7 +29,8 @@ class Description(NamedTuple):
     """What a method's source text says of it.
 
     `min_sources` and `max_sources` bound the number of sources (None: any
-    number); `hyperparameters` maps each name to its default.
+    number); `hyperparameters` maps each name to its default, and `kinds` those
+    that say so to what they may be.
     """
 
     name: str
@@ -39,6 +41,7 @@ class Description(NamedTuple):
     min_sources: int
     max_sources: int | None
     hyperparameters: dict[str, Any]
+    kinds: dict[str, kinds.Kind]
 
 
 def names():
@@ -114,15 +117,20 @@ def _describe(name, file, _version):
     arguments = transfer.args
     required = len(arguments.args) - 1 - len(arguments.defaults)
     most = None if arguments.vararg else len(arguments.args) - 1
-    defaults = {
-        argument.arg: None if default is None else _literal(default)
+    own = [
+        (argument.arg, argument.annotation, default and _literal(default))
         for argument, default in zip(
             arguments.kwonlyargs, arguments.kw_defaults, strict=True
         )
         if argument.arg not in _ARRANGED
+    ]
+    defaults = {name: default for name, _, default in own}
+    allowed = {
+        name: kinds.read(annotation) or kinds.of_default(default)
+        for name, annotation, default in own
     }
     if arguments.kwarg:
-        defaults = TRAINING | defaults
+        defaults, allowed = TRAINING | defaults, OPTION_KINDS | allowed
     least = required + (1 if arguments.vararg else 0)
     return Description(
         name,
@@ -133,6 +141,7 @@ def _describe(name, file, _version):
         least,
         most,
         defaults,
+        {name: kind for name, kind in allowed.items() if kind},
     )
 
 

@@ -112,32 +112,6 @@ class FeatureNoise(keras.layers.Layer):
 
 
 @keras.saving.register_keras_serializable("ktransfer")
-class CrossStitch(keras.layers.Layer):
-    """Two tensors of equal shape -> two learned mixtures of them.
-
-    Args:
-        own_share: of either tensor in its own mixture, at the start.
-    """
-
-    def __init__(self, own_share=0.9, **kwargs):
-        super().__init__(**kwargs)
-        self.own_share = own_share
-
-    def build(self, shapes):
-        own, other = self.own_share, 1 - self.own_share
-        start = keras.initializers.Constant([[own, other], [other, own]])
-        self.shares = self.add_weight((2, 2), start, name="shares")
-
-    def call(self, features):
-        first, second = features
-        a = self.shares
-        return [a[i, 0] * first + a[i, 1] * second for i in (0, 1)]
-
-    def get_config(self):
-        return {**super().get_config(), "own_share": self.own_share}
-
-
-@keras.saving.register_keras_serializable("ktransfer")
 class SoftmaxSum(keras.layers.Layer):
     """The sum of its inputs under the softmax of one scalar each.
 

@@ -10,6 +10,7 @@ from typing import Any, cast
 from ktransfer import data, files, fingerprints, methods, runs
 from ktransfer.analysis.record import Record
 from ktransfer.errors import Diverged, KTransferError, NotApplicable
+from ktransfer.runs import planning
 from ktransfer.runs.run import Pretraining, Run
 
 # What a `Record` holds of a run that did not end well.
@@ -75,6 +76,9 @@ def _record(results: str | Path, run: Run) -> dict[str, Any]:
         raise KTransferError(
             "E_MEMORY", f"out of memory in {run.method}; use fewer JOBS."
         ) from error
+    if not planning.reads_weights(run):
+        # It did not start there.
+        record["moved"] = {}
     if record["status"] in ("diverged", "failed"):
         # Whatever it did to them, the next run starts from the files.
         _source.cache_clear()

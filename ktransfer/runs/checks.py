@@ -1,17 +1,14 @@
 """What is refused before Keras is imported: names, numbers, data, layers."""
 
-import math
 from collections.abc import Iterable
 from typing import Any
 
 from ktransfer import data, methods
-from ktransfer.engine.options import CHOICES
+from ktransfer.engine import kinds
 from ktransfer.errors import KTransferError, unknown
 from ktransfer.measures.transferability import SCORES
 from ktransfer.models.names import LAYERS, layer_names
 from ktransfer.runs.run import EVALUATIONS, RECIPES, Run
-
-_NAMES_LAYERS = {"targets", "layer", "hint_block", "block", "blocks"}
 
 
 def check_plan(planned: Any, what: str) -> None:
@@ -95,7 +92,7 @@ def check_run(run: Run) -> None:
     data.check_name(run.target)
     if run.backbone not in LAYERS:
         raise unknown("backbone", run.backbone, LAYERS)
-    _check_whole("steps", run.steps, 1)
+    kinds.check("Count", steps=run.steps)
     if run.recipe not in RECIPES:
         raise unknown("recipe", run.recipe, RECIPES)
     if run.evaluation not in EVALUATIONS:
@@ -105,20 +102,20 @@ def check_run(run: Run) -> None:
     for name in run.scores:
         if name not in SCORES:
             raise unknown("score", name, SCORES)
-    _check_whole("seed", run.seed, 0)
+    kinds.check("Whole", seed=run.seed)
     if run.labels_per_class is not None:
-        _check_whole("labels_per_class", run.labels_per_class, 1)
+        kinds.check("Count", labels_per_class=run.labels_per_class)
     _check_sources(run, about)
     for name, value in run.hyperparameters:
         if name not in about.hyperparameters:
             raise unknown(
                 f"hyper-parameter of {run.method}", name, about.hyperparameters
             )
-        if name in CHOICES and value not in CHOICES[name]:
-            raise unknown(name, str(value), CHOICES[name])
-        _check_value(name, value, about.hyperparameters[name])
-        if name in _NAMES_LAYERS:
-            _check_layers(value, run.backbone)
+        kind = about.kinds.get(name)
+        if kind:
+            kind.check(name, value)
+            if kind.layers:
+                _check_layers(value, run.backbone)
 
 
 def check_data(planned: Iterable[Run]) -> None:
@@ -152,43 +149,8 @@ def _check_sources(run, about):
     for task in _tasks(run.sources):
         data.check_name(task)
     if run.sources:
-        _check_whole("source_steps", run.source_steps, 0)
-        _check_whole("source_seed", run.source_seed, 0)
-
-
-def _check_whole(name, value, least):
-    whole = isinstance(value, int) and not isinstance(value, bool)
-    if not whole or value < least:
-        raise KTransferError(
-            "E_ARGUMENT",
-            f"{name} is {value!r}; expected a whole number, at least {least}.",
-        )
-
-
-def _check_value(name, value, default):
-    if isinstance(default, bool):
-        if not isinstance(value, bool):
-            raise KTransferError(
-                "E_ARGUMENT", f"{name} is {value!r}; expected True or False."
-            )
-    elif isinstance(default, int | float):
-        number = isinstance(value, int | float) and not isinstance(value, bool)
-        if not number or not math.isfinite(value) or value < 0:
-            raise KTransferError(
-                "E_ARGUMENT",
-                f"{name} is {value!r}; expected a finite number, not negative.",
-            )
-    part = name.endswith("_share") or name == "probability"
-    if part and not 0 <= value <= 1:
-        raise KTransferError(
-            "E_ARGUMENT", f"{name} is {value!r}; expected 0 to 1."
-        )
-    if "learning_rate" in name and value is not None:
-        positive = isinstance(value, int | float) and value > 0
-        if not positive or not math.isfinite(value):
-            raise KTransferError(
-                "E_ARGUMENT", f"{name} is {value!r}; expected a number above 0."
-            )
+        kinds.check("Whole", source_steps=run.source_steps)
+        kinds.check("Whole", source_seed=run.source_seed)
 
 
 def _check_layers(value, backbone):

@@ -4,7 +4,7 @@ import keras
 import numpy as np
 from keras import layers
 
-from ktransfer.engine.options import check_numbers
+from ktransfer.engine.kinds import check
 from ktransfer.engine.prediction import predict
 from ktransfer.errors import KTransferError, NotApplicable
 from ktransfer.measures.solvers import softmax_regression
@@ -63,7 +63,7 @@ def aligned(target, source, readers, maps, *, seed, penalty):
         seed: of the method.
         penalty: of the classifier, times ||kernel||^2; above 0.
     """
-    check_numbers(penalty=penalty)
+    check("Positive", penalty=penalty)
     features = {name: maps[name](readers[name].output) for name in readers}
     head = head_layer(target.num_classes, "logits", seed)
     images = readers["target"].input

@@ -95,3 +95,15 @@ def test_softmax_regression_without_a_bias(c):
     ).fit(theta, labels)
     np.testing.assert_allclose(kernel.T, model.coef_, atol=1e-4)
     assert (bias == 0).all()
+
+
+def test_a_class_that_no_source_class_answers_with_still_has_a_row():
+    """At either one-hot vector its probability underflows: it was 0 / 0."""
+    first = np.repeat([0.52, 0.5, 0.48], 20)
+    theta, labels = (
+        np.stack([first, 1 - first], axis=1),
+        np.repeat([0, 2, 1], 20),
+    )
+    found = reverse((theta, labels), (theta, labels), 3)
+    assert np.allclose(found.sum(axis=1), 1)
+    assert found[0, 0] > 0.99 and found[1, 1] > 0.99

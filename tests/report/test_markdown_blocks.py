@@ -62,10 +62,11 @@ def test_a_block_holds_the_table_and_every_figure(tmp_path):
     for name in ("b.png", "a.png", "summary.csv"):
         (tmp_path / "mine" / name).write_bytes(b"")
     block = readme.result_block(
-        "mine", headline(), tmp_path, shown=("scratch", "fine_tuning")
+        "mine",
+        headline(),
+        tmp_path,
+        shown=("scratch", "fine_tuning"),
+        into=tmp_path / "docs" / "results.md",
     )
     assert block.startswith("```\n") and "and 4 more" in block
-    folder = (tmp_path / "mine").as_posix()
-    assert block.endswith(
-        f"```\n\n![a]({folder}/a.png)\n\n![b]({folder}/b.png)"
-    )
+    assert block.endswith("```\n\n![a](../mine/a.png)\n\n![b](../mine/b.png)")

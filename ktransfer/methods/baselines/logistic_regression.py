@@ -9,12 +9,13 @@ Source: Cox 1958, as in any textbook. https://doi.org/10.1111/j.2517-6161.1958.t
 import keras
 from keras import layers, ops
 
+from ktransfer.engine.kinds import NotNegative
 from ktransfer.engine.losses import cross_entropy
 from ktransfer.engine.training import fit
 from ktransfer.models.surgery import head_layer
 
 
-def transfer(target, *, steps, seed, strength=1e-4, **training):
+def transfer(target, *, steps, seed, strength: NotNegative = 1e-4, **training):
     inputs = keras.Input(target.image_shape, dtype="uint8", name="images")
     x = layers.Rescaling(1 / 255, name="rescale")(inputs)
     x = layers.Flatten(name="features")(x)

@@ -8,6 +8,7 @@ of the target's images, unless `statistics` is "trained" or "frozen".
 Source: control of Yosinski et al. 2014, section 4.3. https://arxiv.org/abs/1411.1792
 """
 
+from ktransfer.engine.kinds import Count, Layer
 from ktransfer.engine.training import fit
 from ktransfer.models.surgery import classifier, copy_backbone, freeze, fresh
 from ktransfer.stages.weights import refresh_statistics
@@ -19,8 +20,8 @@ def transfer(
     *,
     steps,
     seed,
-    layer="features",
-    hidden_units=512,
+    layer: Layer = "features",
+    hidden_units: Count | None = 512,
     **training,
 ):
     backbone = fresh(copy_backbone(source.model, layer=layer), seed)

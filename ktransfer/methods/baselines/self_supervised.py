@@ -13,13 +13,14 @@ Source: Gidaris et al. 2018. https://arxiv.org/abs/1803.07728
 import numpy as np
 
 from ktransfer.data import Split
+from ktransfer.engine.kinds import Share
 from ktransfer.engine.training import fit
 from ktransfer.errors import NotApplicable
 from ktransfer.models import backbones
 from ktransfer.models.surgery import classifier
 
 
-def transfer(target, *, steps, seed, pretext_share=0.5, **training):
+def transfer(target, *, steps, seed, pretext_share: Share = 0.5, **training):
     backbone = backbones.convnet(seed=seed)
     options = {"seed": seed, **training}
     pretext_steps = int(steps * pretext_share)

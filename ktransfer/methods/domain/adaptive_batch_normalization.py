@@ -22,7 +22,9 @@ from ktransfer.stages.domains import (
 )
 
 
-def transfer(target, source, *, steps, seed, from_source=False, **training):
+def transfer(
+    target, source, *, steps, seed, from_source: bool = False, **training
+):
     network, both = two_domains(
         target, source, seed=seed, from_source=from_source
     )

@@ -26,8 +26,8 @@ import functools
 import keras
 from keras import layers, ops
 
+from ktransfer.engine.kinds import Count, check
 from ktransfer.engine.losses import cross_entropy
-from ktransfer.engine.options import check_numbers
 from ktransfer.engine.training import Turn, fit
 from ktransfer.models.graph import leaves
 from ktransfer.models.surgery import cut, head_layer
@@ -40,12 +40,12 @@ def transfer(
     *,
     steps,
     seed,
-    num_generator_updates=4,
-    head_units=256,
-    from_source=False,
+    num_generator_updates: Count = 4,
+    head_units: Count | None = 256,
+    from_source: bool = False,
     **training,
 ):
-    check_numbers(num_generator_updates=num_generator_updates)
+    check("Count", num_generator_updates=num_generator_updates)
     head = functools.partial(_head, target.num_classes, head_units, seed)
     options = {"seed": seed, "from_source": from_source}
     network, both = two_domains(target, source, head=head, **options)

@@ -16,6 +16,7 @@ Source: Long et al. 2018. https://arxiv.org/abs/1705.10667
 import numpy as np
 from keras import ops
 
+from ktransfer.engine.kinds import Count, NotNegative
 from ktransfer.seeds import stream
 from ktransfer.stages.domains import adversary, train_on_domains, two_domains
 
@@ -29,10 +30,10 @@ def transfer(
     *,
     steps,
     seed,
-    strength=1.0,
-    hidden_units=100,
-    entropy_weights=False,
-    from_source=False,
+    strength: NotNegative = 1.0,
+    hidden_units: Count | None = 100,
+    entropy_weights: bool = False,
+    from_source: bool = False,
     **training,
 ):
     network, both = two_domains(

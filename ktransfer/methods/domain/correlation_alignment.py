@@ -13,12 +13,20 @@ Source: Sun, Feng and Saenko 2016. https://arxiv.org/abs/1511.05547
 
 import numpy as np
 
-from ktransfer.engine.options import check_numbers
+from ktransfer.engine.kinds import Positive, check
 from ktransfer.stages.alignment import linearly_aligned
 
 
-def transfer(target, source, *, steps, seed, regularization=1.0, penalty=1e-3):
-    check_numbers(regularization=regularization)
+def transfer(
+    target,
+    source,
+    *,
+    steps,
+    seed,
+    regularization: Positive = 1.0,
+    penalty: Positive = 1e-3,
+):
+    check("Positive", regularization=regularization)
 
     def align(ours, theirs):
         whitening = _power(theirs, regularization, -0.5)

@@ -10,6 +10,7 @@ Row: M27 (article 003; article 004).
 Source: Long et al. 2015. https://arxiv.org/abs/1502.02791
 """
 
+from ktransfer.engine.kinds import NotNegative
 from ktransfer.engine.losses import kernel_distance
 from ktransfer.stages.domains import train_on_domains, two_domains
 
@@ -20,8 +21,8 @@ def transfer(
     *,
     steps,
     seed,
-    strength=1.0,
-    from_source=False,
+    strength: NotNegative = 1.0,
+    from_source: bool = False,
     **training,
 ):
     network, both = two_domains(

@@ -11,6 +11,7 @@ Row: M27 (article 003; article 004).
 Source: Sun and Saenko 2016. https://arxiv.org/abs/1607.01719
 """
 
+from ktransfer.engine.kinds import NotNegative
 from ktransfer.engine.losses import covariance_distance
 from ktransfer.stages.domains import train_on_domains, two_domains
 
@@ -21,8 +22,8 @@ def transfer(
     *,
     steps,
     seed,
-    strength=1.0,
-    from_source=False,
+    strength: NotNegative = 1.0,
+    from_source: bool = False,
     **training,
 ):
     network, both = two_domains(

@@ -12,6 +12,7 @@ Row: M27 (article 003; article 004).
 Source: Ganin et al. 2016. https://arxiv.org/abs/1505.07818
 """
 
+from ktransfer.engine.kinds import Count, NotNegative
 from ktransfer.stages.domains import adversary, train_on_domains, two_domains
 
 
@@ -21,9 +22,9 @@ def transfer(
     *,
     steps,
     seed,
-    strength=1.0,
-    hidden_units=100,
-    from_source=False,
+    strength: NotNegative = 1.0,
+    hidden_units: Count | None = 100,
+    from_source: bool = False,
     **training,
 ):
     network, both = two_domains(

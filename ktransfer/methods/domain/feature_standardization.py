@@ -14,10 +14,11 @@ Source: control of Sun, Feng and Saenko 2016. https://arxiv.org/abs/1511.05547
 
 import numpy as np
 
+from ktransfer.engine.kinds import Positive
 from ktransfer.stages.alignment import linearly_aligned
 
 
-def transfer(target, source, *, steps, seed, penalty=1e-3):
+def transfer(target, source, *, steps, seed, penalty: Positive = 1e-3):
     def align(ours, theirs):
         return np.eye(len(ours)), np.eye(len(theirs))
 

@@ -12,7 +12,9 @@ Source: Ben-David et al. 2010. https://doi.org/10.1007/s10994-009-5152-4
 from ktransfer.stages.domains import train_on_source, two_domains
 
 
-def transfer(target, source, *, steps, seed, from_source=False, **training):
+def transfer(
+    target, source, *, steps, seed, from_source: bool = False, **training
+):
     network, both = two_domains(
         target, source, seed=seed, from_source=from_source
     )

@@ -14,10 +14,19 @@ Source: Fernando et al. 2013. https://doi.org/10.1109/ICCV.2013.368
 
 import numpy as np
 
+from ktransfer.engine.kinds import Count, Positive
 from ktransfer.stages.alignment import linearly_aligned, num_kept
 
 
-def transfer(target, source, *, steps, seed, num_components=64, penalty=1e-3):
+def transfer(
+    target,
+    source,
+    *,
+    steps,
+    seed,
+    num_components: Count = 64,
+    penalty: Positive = 1e-3,
+):
     def align(ours, theirs):
         target_axes, source_axes = _axes([ours, theirs], num_components)
         return target_axes, source_axes @ source_axes.T @ target_axes

@@ -12,7 +12,9 @@ from ktransfer.engine.training import fit
 from ktransfer.stages.domains import two_domains
 
 
-def transfer(target, source, *, steps, seed, from_source=False, **training):
+def transfer(
+    target, source, *, steps, seed, from_source: bool = False, **training
+):
     network, _ = two_domains(target, source, seed=seed, from_source=from_source)
     fit(network, target.train, steps=steps, seed=seed, **training)
     return network

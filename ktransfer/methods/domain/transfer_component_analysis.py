@@ -26,7 +26,7 @@ Source: Pan et al. 2011. https://doi.org/10.1109/TNN.2010.2091281
 
 import numpy as np
 
-from ktransfer.engine.options import check_numbers
+from ktransfer.engine.kinds import Count, Positive, check
 from ktransfer.engine.prediction import predict
 from ktransfer.errors import KTransferError
 from ktransfer.models.layers import KernelComponents
@@ -45,13 +45,13 @@ def transfer(
     *,
     steps,
     seed,
-    num_components=64,
-    regularization=1.0,
-    max_images=1500,
-    standardize=False,
-    penalty=1e-3,
+    num_components: Count = 64,
+    regularization: Positive = 1.0,
+    max_images: Count = 1500,
+    standardize: bool = False,
+    penalty: Positive = 1e-3,
 ):
-    check_numbers(regularization=regularization)
+    check("Positive", regularization=regularization)
     if max_images < 1:
         raise KTransferError(
             "E_ARGUMENT", f"max_images is {max_images!r}; expected at least 1."

@@ -12,6 +12,7 @@ Source: frozen layers as in Yosinski et al. 2014. https://arxiv.org/abs/1411.179
 import keras
 from keras import layers
 
+from ktransfer.engine.kinds import Count
 from ktransfer.engine.training import fit
 from ktransfer.errors import NotApplicable
 from ktransfer.models.graph import node_of
@@ -20,7 +21,14 @@ from ktransfer.seeds import stream
 
 
 def transfer(
-    target, source, *, steps, seed, filters=None, kernel_size=3, **training
+    target,
+    source,
+    *,
+    steps,
+    seed,
+    filters: Count | None = None,
+    kernel_size: Count = 3,
+    **training,
 ):
     maps = copy(_up_to_the_last_map(source.model), name="backbone")
     freeze(maps)

@@ -18,6 +18,7 @@ Source: Oquab et al. 2014. https://doi.org/10.1109/CVPR.2014.222
 import keras
 from keras import layers
 
+from ktransfer.engine.kinds import Count
 from ktransfer.engine.training import fit
 from ktransfer.errors import NotApplicable
 from ktransfer.models.blocks import select
@@ -37,8 +38,8 @@ def transfer(
     *,
     steps,
     seed,
-    hidden_units=256,
-    train_source_dense=False,
+    hidden_units: Count | None = 256,
+    train_source_dense: bool = False,
     **training,
 ):
     dense, last = _dense_layers(source.model)

@@ -8,6 +8,7 @@ Row: M2 (article 002, sections 3.1 and 4; article 003, section 2).
 Source: Donahue et al. 2014, DeCAF. https://arxiv.org/abs/1310.1531
 """
 
+from ktransfer.engine.kinds import Count, Layer
 from ktransfer.engine.training import fit
 from ktransfer.models.surgery import classifier, copy_backbone, freeze
 
@@ -18,8 +19,8 @@ def transfer(
     *,
     steps,
     seed,
-    layer="features",
-    hidden_units=512,
+    layer: Layer = "features",
+    hidden_units: Count | None = 512,
     **training,
 ):
     backbone = copy_backbone(source.model, layer=layer)

@@ -16,9 +16,12 @@ Row: M17 (article 001, section 3.1).
 Source: Hariharan et al. 2015. https://arxiv.org/abs/1411.5752
 """
 
+from typing import Literal
+
 import keras
 from keras import layers
 
+from ktransfer.engine.kinds import Layers, NotNegative
 from ktransfer.models import surgery
 from ktransfer.models.blocks import blocks as blocks_of
 from ktransfer.stages.heads import linear_head
@@ -30,9 +33,9 @@ def transfer(
     *,
     steps,
     seed,
-    blocks=None,
-    strength=0.0,
-    solver="adam",
+    blocks: Layers | None = None,
+    strength: NotNegative = 0.0,
+    solver: Literal["adam", "direct"] = "adam",
     **training,
 ):
     backbone = surgery.copy_backbone(source.model)

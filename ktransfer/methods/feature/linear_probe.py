@@ -16,6 +16,9 @@ Row: M2 (article 002, sections 3.1 and 4; article 003, section 2).
 Source: Alain and Bengio 2016. https://arxiv.org/abs/1610.01644
 """
 
+from typing import Literal
+
+from ktransfer.engine.kinds import Layer, NotNegative
 from ktransfer.models.surgery import copy_backbone
 from ktransfer.stages.heads import linear_head
 
@@ -26,9 +29,9 @@ def transfer(
     *,
     steps,
     seed,
-    layer="features",
-    strength=0.0,
-    solver="adam",
+    layer: Layer = "features",
+    strength: NotNegative = 0.0,
+    solver: Literal["adam", "direct"] = "adam",
     **training,
 ):
     return linear_head(

@@ -15,6 +15,7 @@ Source: Houlsby et al. 2019. https://arxiv.org/abs/1902.00751
 import keras
 from keras import layers
 
+from ktransfer.engine.kinds import Count, NotNegative
 from ktransfer.models.blocks import blocks
 from ktransfer.models.surgery import copy_backbone, freeze, inline
 from ktransfer.seeds import stream
@@ -27,8 +28,8 @@ def transfer(
     *,
     steps,
     seed,
-    units=64,
-    initial_deviation=1e-3,
+    units: Count = 64,
+    initial_deviation: NotNegative = 1e-3,
     **training,
 ):
     backbone = copy_backbone(source.model)

@@ -17,6 +17,7 @@ import math
 
 from keras import ops
 
+from ktransfer.engine.kinds import Count, NotNegative
 from ktransfer.engine.losses import cross_entropy
 from ktransfer.engine.training import fit
 from ktransfer.models.surgery import classifier, copy_backbone, inline
@@ -28,8 +29,8 @@ def transfer(
     *,
     steps,
     seed,
-    strength=1e-3,
-    num_values=1,
+    strength: NotNegative = 1e-3,
+    num_values: Count = 1,
     **training,
 ):
     backbone = copy_backbone(source.model)

@@ -23,10 +23,12 @@ Row: M25 (article 003).
 Source: You et al. 2020. https://proceedings.neurips.cc/paper/2020/file/c8067ad1937f728f51288b3eb986afaa-Paper.pdf
 """
 
+from typing import Literal
+
 from keras import ops
 
+from ktransfer.engine.kinds import Count, NotNegative, Positive, check
 from ktransfer.engine.losses import cross_entropy
-from ktransfer.engine.options import check_numbers
 from ktransfer.engine.prediction import predict
 from ktransfer.engine.training import fit
 from ktransfer.errors import unknown
@@ -53,11 +55,11 @@ def transfer(
     *,
     steps,
     seed,
-    strength=2.3,
-    temperature=1.13,
-    relationship="reverse",
-    num_images=2000,
-    head_learning_rate=None,
+    strength: NotNegative = 2.3,
+    temperature: Positive | None = 1.13,
+    relationship: Literal["direct", "reverse"] = "reverse",
+    num_images: Count = 2000,
+    head_learning_rate: Positive | None = None,
     **training,
 ):
     backbone = copy_backbone(source.model)
@@ -70,7 +72,7 @@ def transfer(
         return model
     if temperature is None:
         temperature = _temperature(source, num_images, seed)
-    check_numbers(temperature=temperature)
+    check("Positive", temperature=temperature)
     rows = constant(_rows(target, source, temperature, relationship, seed))
 
     def loss(labels, outputs):

@@ -26,6 +26,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from ktransfer.engine.kinds import Count, NotNegative, Positive, Share
 from ktransfer.engine.losses import cross_entropy
 from ktransfer.engine.prediction import predict
 from ktransfer.engine.training import fit
@@ -44,11 +45,11 @@ def transfer(
     *,
     steps,
     seed,
-    strength=0.01,
-    head_strength=0.01,
-    temperature=5.0,
-    probe_share=0.2,
-    num_images=250,
+    strength: NotNegative = 0.01,
+    head_strength: NotNegative = 0.01,
+    temperature: Positive = 5.0,
+    probe_share: Share = 0.2,
+    num_images: Count = 250,
     **training,
 ):
     model = classifier(copy_backbone(source.model), target, seed=seed)

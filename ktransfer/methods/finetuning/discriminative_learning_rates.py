@@ -10,16 +10,23 @@ Row: M25 (article 003).
 Source: Howard and Ruder 2018, ULMFiT. https://arxiv.org/abs/1801.06146
 """
 
-from ktransfer.engine.options import check_numbers
+from ktransfer.engine.kinds import Positive, check
 from ktransfer.engine.training import fit
 from ktransfer.models.blocks import blocks
 from ktransfer.models.surgery import classifier, copy_backbone
 
 
 def transfer(
-    target, source, *, steps, seed, learning_rate=1e-3, decay=2.6, **training
+    target,
+    source,
+    *,
+    steps,
+    seed,
+    learning_rate: Positive = 1e-3,
+    decay: Positive = 2.6,
+    **training,
 ):
-    check_numbers(decay=decay)
+    check("Positive", decay=decay)
     backbone = copy_backbone(source.model)
     model = classifier(backbone, target, seed=seed)
     rates, rate = [], learning_rate

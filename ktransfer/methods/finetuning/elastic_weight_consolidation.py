@@ -15,6 +15,7 @@ Row: M25 (article 003).
 Source: Kirkpatrick et al. 2017. https://arxiv.org/abs/1612.00796
 """
 
+from ktransfer.engine.kinds import Count, NotNegative
 from ktransfer.engine.losses import cross_entropy
 from ktransfer.engine.training import fit
 from ktransfer.measures.fisher import diagonal_fisher
@@ -28,8 +29,8 @@ def transfer(
     *,
     steps,
     seed,
-    strength=100.0,
-    num_images=256,
+    strength: NotNegative = 100.0,
+    num_images: Count = 256,
     **training,
 ):
     backbone = copy_backbone(source.model)

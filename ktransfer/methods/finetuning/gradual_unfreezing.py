@@ -11,6 +11,7 @@ Row: M25 (article 003).
 Source: Howard and Ruder 2018, ULMFiT. https://arxiv.org/abs/1801.06146
 """
 
+from ktransfer.engine.kinds import Count
 from ktransfer.engine.training import fit
 from ktransfer.errors import NotApplicable
 from ktransfer.models.blocks import blocks
@@ -18,7 +19,9 @@ from ktransfer.models.surgery import classifier, copy_backbone, freeze, unfreeze
 from ktransfer.seeds import stream
 
 
-def transfer(target, source, *, steps, seed, num_stages=None, **training):
+def transfer(
+    target, source, *, steps, seed, num_stages: Count | None = None, **training
+):
     backbone = copy_backbone(source.model)
     from_the_top = list(reversed(blocks(backbone).values()))
     depths = _depths(len(from_the_top), num_stages)

@@ -14,6 +14,7 @@ Source: Li, Grandvalet and Davoine 2018. https://arxiv.org/abs/1802.01483
 
 from keras import ops
 
+from ktransfer.engine.kinds import NotNegative
 from ktransfer.engine.losses import cross_entropy
 from ktransfer.engine.training import fit
 from ktransfer.models.surgery import classifier, copy_backbone
@@ -26,8 +27,8 @@ def transfer(
     *,
     steps,
     seed,
-    strength=0.1,
-    head_strength=0.01,
+    strength: NotNegative = 0.1,
+    head_strength: NotNegative = 0.01,
     **training,
 ):
     backbone = copy_backbone(source.model)

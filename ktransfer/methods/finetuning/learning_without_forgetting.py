@@ -19,6 +19,7 @@ Source: Li and Hoiem 2016. https://arxiv.org/abs/1606.09282
 
 import keras
 
+from ktransfer.engine.kinds import NotNegative, Positive
 from ktransfer.engine.losses import cross_entropy, softened_divergence
 from ktransfer.engine.training import fit
 from ktransfer.models.layers import InferenceMode
@@ -38,8 +39,8 @@ def transfer(
     *,
     steps,
     seed,
-    strength=0.25,
-    temperature=2.0,
+    strength: NotNegative = 0.25,
+    temperature: Positive = 2.0,
     **training,
 ):
     backbone = copy_backbone(source.model)

@@ -17,6 +17,7 @@ Source: Hu et al. 2022. https://arxiv.org/abs/2106.09685
 import keras
 from keras import layers
 
+from ktransfer.engine.kinds import Count, Layers, NotNegative
 from ktransfer.engine.training import fit
 from ktransfer.errors import KTransferError, NotApplicable
 from ktransfer.models.blocks import select
@@ -33,9 +34,9 @@ def transfer(
     *,
     steps,
     seed,
-    rank=8,
-    alpha=8.0,
-    targets=None,
+    rank: Count = 8,
+    alpha: NotNegative = 8.0,
+    targets: Layers | None = None,
     **training,
 ):
     if rank != int(rank) or rank < 1:

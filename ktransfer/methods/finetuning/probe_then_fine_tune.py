@@ -10,12 +10,15 @@ Row: M25 (article 003).
 Source: Kumar et al. 2022, LP-FT. https://arxiv.org/abs/2202.10054
 """
 
+from ktransfer.engine.kinds import Share
 from ktransfer.engine.training import fit
 from ktransfer.models.surgery import copy_backbone, unfreeze
 from ktransfer.stages.heads import divided, probed
 
 
-def transfer(target, source, *, steps, seed, probe_share=0.5, **training):
+def transfer(
+    target, source, *, steps, seed, probe_share: Share = 0.5, **training
+):
     probing, tuning, later = divided(steps, probe_share, seed=seed)
     backbone = copy_backbone(source.model)
     model = probed(target, backbone, steps=probing, seed=seed, **training)

@@ -21,6 +21,7 @@ Source: Kou et al. 2020 (NeurIPS). https://github.com/thuml/StochNorm
 import keras
 from keras.layers import BatchNormalization
 
+from ktransfer.engine.kinds import Positive, Share
 from ktransfer.engine.training import fit
 from ktransfer.errors import NotApplicable
 from ktransfer.models.graph import leaves
@@ -36,9 +37,9 @@ def transfer(
     *,
     steps,
     seed,
-    probability=0.5,
-    momentum=0.9,
-    head_learning_rate=None,
+    probability: Share = 0.5,
+    momentum: Share = 0.9,
+    head_learning_rate: Positive | None = None,
     **training,
 ):
     model = classifier(copy_backbone(source.model), target, seed=seed)

@@ -10,13 +10,16 @@ Row: M16 (article 001, section 3.1), M25 (article 003).
 Source: Lee et al. 2023. https://arxiv.org/abs/2210.11466
 """
 
+from ktransfer.engine.kinds import Layers
 from ktransfer.errors import NotApplicable, unknown
 from ktransfer.models.blocks import blocks
 from ktransfer.models.surgery import copy_backbone, freeze, unfreeze
 from ktransfer.stages.heads import fitted
 
 
-def transfer(target, source, *, steps, seed, block=None, **training):
+def transfer(
+    target, source, *, steps, seed, block: Layers | None = None, **training
+):
     backbone = copy_backbone(source.model)
     thawed = _chosen(blocks(backbone), block)
     freeze(backbone)

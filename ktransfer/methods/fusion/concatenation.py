@@ -13,6 +13,7 @@ Source: nearest in print, Evci et al. 2022. https://arxiv.org/abs/2201.03529
 import keras
 from keras import layers
 
+from ktransfer.engine.kinds import Count
 from ktransfer.engine.training import fit
 from ktransfer.models.surgery import head_layer
 from ktransfer.stages.fusion import projected, read_sources
@@ -23,8 +24,8 @@ def transfer(
     *sources,
     steps,
     seed,
-    shared_units=64,
-    tune_sources=False,
+    shared_units: Count | None = 64,
+    tune_sources: bool = False,
     **training,
 ):
     images, features = read_sources(target, sources, tune=tune_sources)

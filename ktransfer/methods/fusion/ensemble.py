@@ -11,6 +11,8 @@ Row: M22 (article 001, section 6.3).
 Source: Dietterich 2000. https://doi.org/10.1007/3-540-45014-9_1
 """
 
+from typing import Literal
+
 import numpy as np
 from keras import ops
 
@@ -23,7 +25,14 @@ from ktransfer.stages.fusion import mixture, require_sources
 from ktransfer.stages.heads import held_out
 
 
-def transfer(target, *sources, steps, seed, weights="uniform", **training):
+def transfer(
+    target,
+    *sources,
+    steps,
+    seed,
+    weights: Literal["uniform", "fitted"] = "uniform",
+    **training,
+):
     if weights not in ("uniform", "fitted"):
         raise unknown("weighting", weights, ["uniform", "fitted"])
     require_sources(sources)

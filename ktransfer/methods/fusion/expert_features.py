@@ -20,6 +20,7 @@ https://doi.org/10.1186/s40064-015-1511-8
 import keras
 from keras import layers
 
+from ktransfer.engine.kinds import Texts
 from ktransfer.engine.prediction import predict
 from ktransfer.engine.training import fit
 from ktransfer.models.handmade import ExpertFeatures
@@ -33,7 +34,7 @@ def transfer(
     *,
     steps,
     seed,
-    features=("gradients", "moments", "symmetry", "holes"),
+    features: Texts = ("gradients", "moments", "symmetry", "holes"),
     **training,
 ):
     images, (x,) = read_sources(target, [source])

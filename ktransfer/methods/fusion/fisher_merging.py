@@ -19,6 +19,7 @@ Source: Matena and Raffel 2022. https://arxiv.org/abs/2111.09832
 
 import numpy as np
 
+from ktransfer.engine.kinds import Count, Positive
 from ktransfer.errors import NotApplicable
 from ktransfer.measures.fisher import diagonal_fisher
 from ktransfer.models.surgery import check_same_shapes, copy, copy_backbone, cut
@@ -27,7 +28,13 @@ from ktransfer.stages.weights import refresh_statistics
 
 
 def transfer(
-    target, *sources, steps, seed, floor=1e-6, num_images=256, **training
+    target,
+    *sources,
+    steps,
+    seed,
+    floor: Positive = 1e-6,
+    num_images: Count = 256,
+    **training,
 ):
     if not sources:
         raise NotApplicable("no source is given; expected at least one.")

@@ -18,6 +18,7 @@ Source: Ilharco et al. 2023. https://arxiv.org/abs/2212.04089
 
 import numpy as np
 
+from ktransfer.engine.kinds import NotNegative
 from ktransfer.engine.prediction import predict
 from ktransfer.errors import NotApplicable
 from ktransfer.models.surgery import adapt_input, copy_backbone
@@ -27,7 +28,15 @@ from ktransfer.stages.weights import merge
 GRID = (0.25, 0.5, 0.75, 1.0)
 
 
-def transfer(target, base, *sources, steps, seed, strength=None, **training):
+def transfer(
+    target,
+    base,
+    *sources,
+    steps,
+    seed,
+    strength: NotNegative | None = None,
+    **training,
+):
     if not sources:
         raise NotApplicable(
             "only a base is given; expected a source trained on from it too."

@@ -15,6 +15,7 @@ Source: Yadav et al. 2023, TIES. https://arxiv.org/abs/2306.01708
 
 import numpy as np
 
+from ktransfer.engine.kinds import NotNegative, Share
 from ktransfer.errors import NotApplicable
 from ktransfer.models.surgery import (
     check_same_shapes,
@@ -26,7 +27,14 @@ from ktransfer.stages.weights import refresh_statistics
 
 
 def transfer(
-    target, base, *sources, steps, seed, density=0.2, strength=1.0, **training
+    target,
+    base,
+    *sources,
+    steps,
+    seed,
+    density: Share = 0.2,
+    strength: NotNegative = 1.0,
+    **training,
 ):
     if not sources:
         raise NotApplicable(

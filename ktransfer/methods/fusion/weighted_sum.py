@@ -12,9 +12,12 @@ Row: M20 (article 001, section 3.6).
 Source: a as in Peters et al. 2018, ELMo. https://arxiv.org/abs/1802.05365
 """
 
+from typing import Literal
+
 import keras
 from keras import layers
 
+from ktransfer.engine.kinds import Count, Weights
 from ktransfer.engine.training import fit
 from ktransfer.errors import KTransferError, NotApplicable
 from ktransfer.models.layers import SoftmaxSum
@@ -27,10 +30,10 @@ def transfer(
     *sources,
     steps,
     seed,
-    shared_units=64,
-    activation="relu",
-    weights=None,
-    tune_sources=False,
+    shared_units: Count | None = 64,
+    activation: Literal["linear", "relu", "gelu", "tanh"] = "relu",
+    weights: Weights | None = None,
+    tune_sources: bool = False,
     **training,
 ):
     sources, weights = _used(sources, weights)

@@ -15,6 +15,7 @@ Source: Zagoruyko and Komodakis 2017. https://arxiv.org/abs/1612.03928
 import keras
 from keras import ops
 
+from ktransfer.engine.kinds import Layers, NotNegative, Share
 from ktransfer.engine.losses import (
     attention_energy,
     attention_map,
@@ -35,9 +36,9 @@ def transfer(
     *,
     steps,
     seed,
-    strength=1000.0,
-    blocks=None,
-    teacher_share=0.5,
+    strength: NotNegative = 1000.0,
+    blocks: Layers | None = None,
+    teacher_share: Share = 0.5,
     **training,
 ):
     student = small_network(target, seed, name="student")

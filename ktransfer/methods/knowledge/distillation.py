@@ -11,6 +11,7 @@ Row: M14 (article 001, section 1; article 000, references).
 Source: Hinton, Vinyals and Dean 2015. https://arxiv.org/abs/1503.02531
 """
 
+from ktransfer.engine.kinds import NotNegative, Positive, Share
 from ktransfer.stages.heads import small_network
 from ktransfer.stages.teachers import distill, teacher
 
@@ -21,9 +22,9 @@ def transfer(
     *,
     steps,
     seed,
-    temperature=4.0,
-    strength=0.9,
-    teacher_share=0.5,
+    temperature: Positive = 4.0,
+    strength: NotNegative = 0.9,
+    teacher_share: Share = 0.5,
     **training,
 ):
     teach, left = teacher(

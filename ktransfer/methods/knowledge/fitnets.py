@@ -17,6 +17,7 @@ Source: Romero et al. 2015. https://arxiv.org/abs/1412.6550
 import keras
 from keras import ops
 
+from ktransfer.engine.kinds import Layer, NotNegative, Positive, Share
 from ktransfer.engine.training import fit
 from ktransfer.errors import KTransferError, NotApplicable
 from ktransfer.models.layers import InferenceMode
@@ -31,11 +32,11 @@ def transfer(
     *,
     steps,
     seed,
-    hint_block="block2",
-    hint_share=0.5,
-    temperature=4.0,
-    strength=0.9,
-    teacher_share=0.5,
+    hint_block: Layer = "block2",
+    hint_share: Share = 0.5,
+    temperature: Positive = 4.0,
+    strength: NotNegative = 0.9,
+    teacher_share: Share = 0.5,
     **training,
 ):
     student = small_network(target, seed, name="student")

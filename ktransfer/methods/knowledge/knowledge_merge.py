@@ -19,8 +19,11 @@ Row: M13 (article 004, section 3.3).
 Source: nearest in print, Wortsman et al. 2022. https://arxiv.org/abs/2203.05482
 """
 
+from typing import Literal
+
 import numpy as np
 
+from ktransfer.engine.kinds import Share
 from ktransfer.errors import unknown
 from ktransfer.models.surgery import check_same_shapes, combine, copy_backbone
 from ktransfer.stages.heads import fitted
@@ -34,8 +37,8 @@ def transfer(
     *,
     steps,
     seed,
-    share=0.5,
-    operator="mean",
+    share: Share = 0.5,
+    operator: Literal["mean", "maximum_magnitude", "geometric"] = "mean",
     **training,
 ):
     if operator not in _OPERATORS:

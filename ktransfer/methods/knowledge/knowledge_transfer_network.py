@@ -11,9 +11,12 @@ Row: M9 (articles 000, 2.3 and 3.3; 003, 2 and 4), M10 (article 000, 2.3).
 Source: Rusu et al. 2016, lateral connections. https://arxiv.org/abs/1606.04671
 """
 
+from typing import Literal
+
 import keras
 from keras import layers
 
+from ktransfer.engine.kinds import Count, NotNegative
 from ktransfer.engine.training import fit
 from ktransfer.errors import unknown
 from ktransfer.models.surgery import (
@@ -31,9 +34,9 @@ def transfer(
     *sources,
     steps,
     seed,
-    units=64,
-    strength=1.0,
-    layer="features",
+    units: Count = 64,
+    strength: NotNegative = 1.0,
+    layer: Literal["features", "logits"] = "features",
     **training,
 ):
     require_sources(sources)

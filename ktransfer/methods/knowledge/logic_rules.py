@@ -27,6 +27,7 @@ Source: Hu et al. 2016. https://arxiv.org/abs/1603.06318
 import keras
 from keras import ops
 
+from ktransfer.engine.kinds import NotNegative, Share, Texts
 from ktransfer.engine.losses import cross_entropy
 from ktransfer.engine.training import fit
 from ktransfer.errors import KTransferError
@@ -41,12 +42,12 @@ def transfer(
     *,
     steps,
     seed,
-    rule="source_agreement",
-    strictness=6.0,
-    decay=0.95,
-    imitation=0.6,
-    allowed_share=0.5,
-    imposed=False,
+    rule: Texts = "source_agreement",
+    strictness: NotNegative = 6.0,
+    decay: Share = 0.95,
+    imitation: Share = 0.6,
+    allowed_share: Share = 0.5,
+    imposed: bool = False,
     **training,
 ):
     if not 0 <= imitation < 1:

@@ -16,8 +16,11 @@ Row: M10 (article 000, section 2.3), M14 (article 001, section 1).
 Source: You et al. 2017. https://doi.org/10.1145/3097983.3098135
 """
 
+from typing import Literal
+
 import numpy as np
 
+from ktransfer.engine.kinds import NotNegative, Positive, Share, Weights
 from ktransfer.engine.prediction import predict
 from ktransfer.errors import NotApplicable, unknown
 from ktransfer.stages.fusion import mixture, require_sources
@@ -32,10 +35,10 @@ def transfer(
     *sources,
     steps,
     seed,
-    weights="uniform",
-    temperature=4.0,
-    strength=0.9,
-    teacher_share=0.5,
+    weights: Literal["uniform", "validation_accuracy"] | Weights = "uniform",
+    temperature: Positive = 4.0,
+    strength: NotNegative = 0.9,
+    teacher_share: Share = 0.5,
     **training,
 ):
     _check(sources, weights)

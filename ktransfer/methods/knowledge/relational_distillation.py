@@ -16,6 +16,7 @@ Source: Park et al. 2019, RKD. https://arxiv.org/abs/1904.05068
 import keras
 from keras import layers
 
+from ktransfer.engine.kinds import NotNegative, Share
 from ktransfer.engine.losses import (
     cross_entropy,
     huber,
@@ -35,9 +36,9 @@ def transfer(
     *,
     steps,
     seed,
-    distance_strength=25.0,
-    angle_strength=50.0,
-    teacher_share=0.5,
+    distance_strength: NotNegative = 25.0,
+    angle_strength: NotNegative = 50.0,
+    teacher_share: Share = 0.5,
     **training,
 ):
     student = small_network(target, seed, name="student")

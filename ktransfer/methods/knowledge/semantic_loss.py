@@ -17,9 +17,12 @@ Row: M11 (article 002, section 3.3; article 004, section 2).
 Source: Xu et al. 2018. https://arxiv.org/abs/1711.11157
 """
 
+from typing import Literal
+
 import keras
 from keras import ops
 
+from ktransfer.engine.kinds import NotNegative, Share
 from ktransfer.engine.losses import cross_entropy
 from ktransfer.engine.training import fit
 from ktransfer.models.layers import InferenceMode
@@ -36,9 +39,9 @@ def transfer(
     *,
     steps,
     seed,
-    strength=0.0005,
-    constraint="likely_classes",
-    allowed_share=0.5,
+    strength: NotNegative = 0.0005,
+    constraint: Literal["likely_classes", "likely_mass"] = "likely_classes",
+    allowed_share: Share = 0.5,
     **training,
 ):
     rules.check(constraint, rules.CONSTRAINTS)

@@ -23,6 +23,7 @@ Source: Misra et al. 2016. https://arxiv.org/abs/1604.03539
 import keras
 from keras import layers
 
+from ktransfer.engine.kinds import Positive, Share
 from ktransfer.engine.losses import summed_cross_entropy
 from ktransfer.engine.training import fit
 from ktransfer.models.blocks import blocks
@@ -39,10 +40,10 @@ def transfer(
     *,
     steps,
     seed,
-    own_share=0.9,
-    learned=True,
-    stitch_learning_rate=None,
-    from_source=False,
+    own_share: Share = 0.9,
+    learned: bool = True,
+    stitch_learning_rate: Positive | None = None,
+    from_source: bool = False,
     **training,
 ):
     tower = first_backbone(source, seed=seed, from_source=from_source)

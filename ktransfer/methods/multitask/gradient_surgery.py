@@ -21,7 +21,9 @@ from ktransfer.engine.training import fit
 from ktransfer.stages.streams import first_backbone, two_streams
 
 
-def transfer(target, source, *, steps, seed, from_source=False, **training):
+def transfer(
+    target, source, *, steps, seed, from_source: bool = False, **training
+):
     backbone = first_backbone(source, seed=seed, from_source=from_source)
     both = two_streams(target, source, backbone, backbone, seed=seed)
     shared = backbone.trainable_variables

@@ -14,6 +14,7 @@ Row: M23 (articles 002, 003).
 Source: Caruana 1997, Multitask Learning. https://doi.org/10.1023/A:1007379606734
 """
 
+from ktransfer.engine.kinds import NotNegative
 from ktransfer.engine.losses import cross_entropy
 from ktransfer.engine.training import fit
 from ktransfer.stages.streams import first_backbone, two_streams
@@ -25,9 +26,9 @@ def transfer(
     *,
     steps,
     seed,
-    source_weight=1.0,
-    target_weight=1.0,
-    from_source=False,
+    source_weight: NotNegative = 1.0,
+    target_weight: NotNegative = 1.0,
+    from_source: bool = False,
     **training,
 ):
     backbone = first_backbone(source, seed=seed, from_source=from_source)

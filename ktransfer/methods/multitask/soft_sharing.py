@@ -12,13 +12,21 @@ Source: Duong et al. 2015, Low Resource Dependency Parsing. https://doi.org/10.3
 
 from keras import ops
 
+from ktransfer.engine.kinds import NotNegative
 from ktransfer.engine.losses import summed_cross_entropy
 from ktransfer.engine.training import fit
 from ktransfer.stages.streams import first_backbone, two_streams
 
 
 def transfer(
-    target, source, *, steps, seed, strength=1e-3, from_source=False, **training
+    target,
+    source,
+    *,
+    steps,
+    seed,
+    strength: NotNegative = 1e-3,
+    from_source: bool = False,
+    **training,
 ):
     towers = [
         first_backbone(source, seed=seed, from_source=from_source)

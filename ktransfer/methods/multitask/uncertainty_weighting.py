@@ -14,6 +14,7 @@ import functools
 import keras
 from keras import ops
 
+from ktransfer.engine.kinds import Number
 from ktransfer.engine.losses import cross_entropy
 from ktransfer.engine.training import fit
 from ktransfer.stages.streams import first_backbone, two_streams
@@ -25,9 +26,9 @@ def transfer(
     *,
     steps,
     seed,
-    initial=-0.5,
-    learned=True,
-    from_source=False,
+    initial: Number = -0.5,
+    learned: bool = True,
+    from_source: bool = False,
     **training,
 ):
     backbone = first_backbone(source, seed=seed, from_source=from_source)

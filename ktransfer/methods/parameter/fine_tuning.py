@@ -11,6 +11,7 @@ Source: Yosinski et al. 2014. https://arxiv.org/abs/1411.1792
 
 from keras import ops
 
+from ktransfer.engine.kinds import NotNegative, Positive
 from ktransfer.engine.losses import cross_entropy
 from ktransfer.engine.training import fit
 from ktransfer.models.surgery import classifier, copy_backbone
@@ -24,9 +25,9 @@ def transfer(
     *,
     steps,
     seed,
-    learning_rate=1e-3,
-    head_learning_rate=None,
-    weight_decay=0.0,
+    learning_rate: Positive = 1e-3,
+    head_learning_rate: Positive | None = None,
+    weight_decay: NotNegative = 0.0,
     **training,
 ):
     backbone = copy_backbone(source.model)

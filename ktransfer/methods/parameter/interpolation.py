@@ -10,10 +10,13 @@ Row: M4 (article 000, sections 2.1.1, 3.1.1 and 4.1.1).
 Source: nearest in print, Ash and Adams 2020. https://arxiv.org/abs/1910.08475
 """
 
+from ktransfer.engine.kinds import NotNegative
 from ktransfer.stages.heads import fitted
 from ktransfer.stages.weights import mixed
 
 
-def transfer(target, source, *, steps, seed, alpha=0.5, **training):
+def transfer(
+    target, source, *, steps, seed, alpha: NotNegative = 0.5, **training
+):
     backbone = mixed(target, source, seed=seed, shares=(alpha, 1 - alpha))
     return fitted(target, backbone, steps=steps, seed=seed, **training)

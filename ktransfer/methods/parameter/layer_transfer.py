@@ -11,6 +11,7 @@ Row: M29 (article 003, section 2).
 Source: Yosinski et al. 2014. https://arxiv.org/abs/1411.1792
 """
 
+from ktransfer.engine.kinds import Whole
 from ktransfer.errors import NotApplicable
 from ktransfer.models.blocks import blocks
 from ktransfer.models.surgery import copy_backbone, freeze, fresh
@@ -18,7 +19,14 @@ from ktransfer.stages.heads import fitted
 
 
 def transfer(
-    target, source, *, steps, seed, num_blocks=2, freeze_copied=True, **training
+    target,
+    source,
+    *,
+    steps,
+    seed,
+    num_blocks: Whole = 2,
+    freeze_copied: bool = True,
+    **training,
 ):
     backbone = copy_backbone(source.model)
     copied = list(blocks(backbone).values())

@@ -13,6 +13,7 @@ Source: Wortsman et al. 2022. https://arxiv.org/abs/2203.05482
 
 import numpy as np
 
+from ktransfer.engine.kinds import Count, Positive
 from ktransfer.engine.prediction import predict
 from ktransfer.engine.training import fit
 from ktransfer.models.surgery import classifier, combine, copy_backbone
@@ -27,9 +28,9 @@ def transfer(
     *,
     steps,
     seed,
-    learning_rate=1e-3,
-    num_members=3,
-    greedy=True,
+    learning_rate: Positive = 1e-3,
+    num_members: Count = 3,
+    greedy: bool = True,
     **training,
 ):
     validation = None

@@ -17,9 +17,12 @@ Row: M5 (article 000, sections 2.1.2, 3.1.2 and 4.1.2).
 Source: nearest in print, Ash and Adams 2020. https://arxiv.org/abs/1910.08475
 """
 
+from typing import Literal
+
 import keras
 import numpy as np
 
+from ktransfer.engine.kinds import NotNegative, Positive, Share
 from ktransfer.errors import unknown
 from ktransfer.models.graph import leaves
 from ktransfer.models.surgery import keep_largest
@@ -33,11 +36,13 @@ def transfer(
     *,
     steps,
     seed,
-    alpha=0.5,
-    function="tanh",
-    scale=3.0,
-    threshold=0.01,
-    share=0.5,
+    alpha: NotNegative = 0.5,
+    function: Literal[
+        "tanh", "scaled_tanh", "soft_threshold", "keep_largest", "identity"
+    ] = "tanh",
+    scale: Positive = 3.0,
+    threshold: NotNegative = 0.01,
+    share: Share = 0.5,
     **training,
 ):
     functions = {

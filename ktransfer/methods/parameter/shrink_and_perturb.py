@@ -9,12 +9,20 @@ Row: M4 (article 000, section 2.1.1).
 Source: Ash and Adams 2020. https://arxiv.org/abs/1910.08475
 """
 
+from ktransfer.engine.kinds import NotNegative
 from ktransfer.stages.heads import fitted
 from ktransfer.stages.weights import mixed
 
 
 def transfer(
-    target, source, *, steps, seed, shrink=0.4, perturb=0.1, **training
+    target,
+    source,
+    *,
+    steps,
+    seed,
+    shrink: NotNegative = 0.4,
+    perturb: NotNegative = 0.1,
+    **training,
 ):
     backbone = mixed(target, source, seed=seed, shares=(shrink, perturb))
     return fitted(target, backbone, steps=steps, seed=seed, **training)

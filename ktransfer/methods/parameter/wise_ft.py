@@ -9,6 +9,7 @@ statistics are re-estimated on the target's images.
 Source: Wortsman et al. 2022, WiSE-FT. https://arxiv.org/abs/2109.01903
 """
 
+from ktransfer.engine.kinds import Share
 from ktransfer.engine.training import fit
 from ktransfer.models.surgery import copy_backbone, unfreeze
 from ktransfer.stages.heads import divided, probed
@@ -16,7 +17,14 @@ from ktransfer.stages.weights import merge
 
 
 def transfer(
-    target, source, *, steps, seed, alpha=0.5, probe_share=0.5, **training
+    target,
+    source,
+    *,
+    steps,
+    seed,
+    alpha: Share = 0.5,
+    probe_share: Share = 0.5,
+    **training,
 ):
     probing, tuning, later = divided(steps, probe_share, seed=seed)
     model = probed(

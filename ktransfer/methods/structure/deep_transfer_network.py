@@ -13,7 +13,9 @@ from ktransfer.engine.training import fit
 from ktransfer.models.surgery import adapt_input, copy, freeze, head_layer
 
 
-def transfer(target, source, *, steps, seed, tune_source=False, **training):
+def transfer(
+    target, source, *, steps, seed, tune_source: bool = False, **training
+):
     network = copy(source.model)
     if not tune_source:
         freeze(network)

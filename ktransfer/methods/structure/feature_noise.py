@@ -12,6 +12,7 @@ Source: on weights, in Wu et al. 2022. https://arxiv.org/abs/2202.12024
 
 import keras
 
+from ktransfer.engine.kinds import NotNegative
 from ktransfer.engine.prediction import predict
 from ktransfer.engine.training import fit
 from ktransfer.models.graph import node_of
@@ -20,7 +21,9 @@ from ktransfer.models.surgery import classifier, copy_backbone
 from ktransfer.seeds import stream
 
 
-def transfer(target, source, *, steps, seed, strength=0.1, **training):
+def transfer(
+    target, source, *, steps, seed, strength: NotNegative = 0.1, **training
+):
     model = classifier(copy_backbone(source.model), target, seed=seed)
     if strength:
         model = _noisy(model, target.train.x, strength, seed)

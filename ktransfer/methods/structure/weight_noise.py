@@ -13,13 +13,16 @@ Source: Wu et al. 2022, NoisyTune. https://arxiv.org/abs/2202.12024
 
 import numpy as np
 
+from ktransfer.engine.kinds import NotNegative
 from ktransfer.models.graph import leaves
 from ktransfer.models.surgery import copy
 from ktransfer.seeds import stream
 from ktransfer.stages.heads import tuned
 
 
-def transfer(target, source, *, steps, seed, strength=0.15, **training):
+def transfer(
+    target, source, *, steps, seed, strength: NotNegative = 0.15, **training
+):
     start = _perturbed(source.model, strength, seed)
     return tuned(
         target, source._replace(model=start), steps=steps, seed=seed, **training
