@@ -232,13 +232,14 @@ def _root(growth):
     way = np.sign(growth(0.0))
     if not way:
         return 0.0
-    steps = range(500)
-    low = next((k for k in steps if way * growth(way * (k + 1)) <= 0), None)
-    if low is None:
-        raise KTransferError(
-            "E_INVARIANT", "the evidence of the features has no fixed point."
-        )
-    width = 1.0
+    low, width = 0.0, 1.0
+    while way * growth(way * (low + width)) > 0:
+        low += width
+        if low >= 500:
+            raise KTransferError(
+                "E_INVARIANT",
+                "the evidence of the features has no fixed point.",
+            )
     for _ in range(60):
         width /= 2
         if way * growth(way * (low + width)) > 0:

@@ -142,10 +142,10 @@ def linearly_aligned(target, source, align, *, seed, penalty):
         for name, reader in readers.items()
     }
     matrices = align(moments["target"][2], moments["source"][2])
-    maps = {
-        name: _standardising(name, *moments[name][:2], matrix)
-        for name, matrix in zip(("target", "source"), matrices, strict=True)
-    }
+    maps = {}
+    for name, matrix in zip(("target", "source"), matrices, strict=True):
+        mean, deviation, _ = moments[name]
+        maps[name] = _standardising(name, mean, deviation, matrix)
     return aligned(target, source, readers, maps, seed=seed, penalty=penalty)
 
 

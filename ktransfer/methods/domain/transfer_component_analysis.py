@@ -80,7 +80,7 @@ def _layer(points, num_components, regularization):
     width = float(np.median(apart)) if len(apart) else 1.0
     kernel = np.exp(-squares / width)
     w = _components(kernel, sides, num_components, regularization)
-    layer = KernelComponents(*w.shape, width, name="components")
+    layer = KernelComponents(len(w), w.shape[1], width, name="components")
     layer.build((None, points.shape[1]))
     layer.set_weights([points, w, -np.mean(kernel @ w, axis=0)])
     return layer

@@ -110,6 +110,7 @@ def _rows(target, source, temperature, relationship, seed):
         return softmax(predict(reader, split.x) / temperature), split.y
 
     if relationship == "direct":
-        return direct(*read(target.train), target.num_classes)
+        theta, labels = read(target.train)
+        return direct(theta, labels, target.num_classes)
     part, validation = held_out(target, seed)
     return reverse(read(part.train), read(validation), target.num_classes)

@@ -67,8 +67,8 @@ def transfer(
 
     def loss(labels, outputs):
         total = cross_entropy(labels, outputs["logits"])
-        for maps, share in zip(outputs["maps"], shares):
-            total = total + strength / 2 * _distance(*maps, share)
+        for (old, new), share in zip(outputs["maps"], shares):
+            total = total + strength / 2 * _distance(old, new, share)
         if head_strength:
             total = total + head_strength / 2 * ops.sum(ops.square(head))
         return total
