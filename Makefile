@@ -1,6 +1,6 @@
 # Every target a user needs. Fingerprints decide what is run again, not times.
 PYTHON ?= python3
-JOBS ?= $(shell nproc)
+JOBS ?= $(shell nproc 2>/dev/null || getconf _NPROCESSORS_ONLN)
 RESULTS ?= results
 # QUICK=1 runs an experiment at its small size, on the embedded data.
 SIZE := $(if $(QUICK),--quick)
@@ -13,7 +13,7 @@ EXPERIMENTS := finetune robust-ft adapt predict-transfer
 
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
-.PHONY: bench help docs install quick cifar10-mnist $(EXPERIMENTS) list report test test-slow lint format clean
+.PHONY: bench help docs install quick cifar10-mnist $(EXPERIMENTS) list report test test-slow test-wheel lint format clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -69,6 +69,16 @@ test: $(BIN)/.dev ## the tests, without network
 
 test-slow: $(BIN)/.dev ## the tests that take minutes
 	$(BIN)/python -m pytest --numprocesses '$(JOBS)' -m slow
+
+# The wheel in an environment of its own, away from the checkout.
+WHEEL := .venv/wheel
+test-wheel: $(BIN)/.core ## the wheel, installed and run outside of the checkout
+	rm -rf $(WHEEL) && $(PYTHON) -m venv $(WHEEL)
+	$(BIN)/python -m pip wheel --quiet --disable-pip-version-check --no-deps --wheel-dir $(WHEEL)/dist .
+	$(WHEEL)/bin/python -m pip install --quiet --disable-pip-version-check $(WHEEL)/dist/*.whl
+	cd $(WHEEL) && env -u PYTHONPATH bin/ktransfer list methods | grep -q fine_tuning
+	cd $(WHEEL) && env -u PYTHONPATH bin/ktransfer run --method fine_tuning --source letters --target digits --labels-per-class 2 --steps 5 --source-steps 5
+	cd $(WHEEL) && env -u PYTHONPATH bin/ktransfer run adapt --quick --jobs '$(JOBS)'
 
 lint: $(BIN)/.dev ## ruff and mypy
 	$(BIN)/ruff check .

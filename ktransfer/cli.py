@@ -12,7 +12,7 @@ import time
 import traceback
 from pathlib import Path
 
-from ktransfer import data, methods, report, runs
+from ktransfer import __version__, data, files, methods, report, runs
 from ktransfer.engine.options import PRECISIONS
 from ktransfer.errors import EXIT_CODES, KTransferError
 from ktransfer.models.names import LAYERS
@@ -51,6 +51,7 @@ def _terminated(_number, _frame):
 
 
 def _check_environment():
+    files.check_system()
     chosen = os.environ.get("KERAS_BACKEND", "tensorflow")
     if chosen != "tensorflow":
         raise KTransferError(
@@ -64,6 +65,9 @@ def _parser():
     parser = argparse.ArgumentParser(
         prog="ktransfer",
         description="Every way of transferring knowledge between Keras models.",
+    )
+    parser.add_argument(
+        "--version", action="version", version=f"ktransfer {__version__}"
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     _add_list(commands)
@@ -166,7 +170,7 @@ def _add_jobs(command):
     command.add_argument(
         "--jobs",
         type=int,
-        default=len(os.sched_getaffinity(0)),
+        default=workers.num_cores(),
         help="runs side by side, one thread each (default: one a core)",
     )
 
@@ -445,7 +449,7 @@ def _doctor(options):
     for name, value in backend.facts().items():
         print(f"{name:<12} {value}")
     print(f"{'data':<12} {', '.join(data.names())}")
-    print(f"{'cores':<12} {len(os.sched_getaffinity(0))}")
+    print(f"{'cores':<12} {workers.num_cores()}")
     print(
         f"{'speed':<12} {backend.product_rate():.0f} GFLOP/s a thread, float32"
     )

@@ -26,6 +26,7 @@ EXIT_CODES = {
     "E_MISSING_PACKAGE": 4,
     "E_OFFLINE": 4,
     "E_RESULTS_DIR": 4,
+    "E_SYSTEM": 4,
     # 5: waiting for a lock timed out
     "E_BUSY": 5,
     # 6: an internal invariant is broken
@@ -72,7 +73,7 @@ def unknown(kind, name, valid):
     valid = sorted(map(str, valid))
     near = difflib.get_close_matches(str(name), valid, n=1, cutoff=0.5)
     hint = f" Did you mean {near[0]!r}?" if near else ""
+    known = f"Valid: {', '.join(valid)}." if valid else "There is none."
     return KTransferError(
-        "E_UNKNOWN",
-        f"unknown {kind} {str(name)!r}.{hint} Valid: {', '.join(valid)}.",
+        "E_UNKNOWN", f"unknown {kind} {str(name)!r}.{hint} {known}"
     )

@@ -5,7 +5,6 @@ A file at its final name is complete or absent, whatever kills the process.
 
 import contextlib
 import errno
-import fcntl
 import hashlib
 import os
 import sys
@@ -13,9 +12,26 @@ import time
 import uuid
 from pathlib import Path
 
+try:
+    import fcntl
+except ImportError:  # Windows, which `check_system` refuses.
+    fcntl = None  # type: ignore[assignment]
+
 from ktransfer.errors import KTransferError
 
 _TEMPORARY = ".part-"
+
+
+def check_system():
+    """Refuse a system without file locks, as Windows is.
+
+    Raises:
+        KTransferError: `E_SYSTEM`.
+    """
+    if fcntl is None:
+        raise KTransferError(
+            "E_SYSTEM", "it runs on Linux and macOS; on Windows, use WSL."
+        )
 
 
 def cache():
@@ -136,6 +152,7 @@ def lock(path, timeout=None):
     Raises:
         KTransferError: `E_BUSY` after `timeout` seconds.
     """
+    check_system()
     path = Path(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

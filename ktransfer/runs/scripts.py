@@ -21,7 +21,13 @@ from ktransfer.runs import checks
 from ktransfer.runs.planning import Experiment
 from ktransfer.runs.run import Run
 
-FOLDER = Path("experiments")
+# One's own, then the suite's: beside the package in a checkout, else in it.
+_PACKAGE = Path(__file__).resolve().parents[1]
+_FOLDERS = (
+    Path("experiments"),
+    _PACKAGE.parent / "experiments",
+    _PACKAGE / "experiments",
+)
 SIZES = ("normal", "quick")
 # Target -> method -> hyper-parameters.
 Choice = dict[str, dict[str, dict[str, Any]]]
@@ -44,8 +50,18 @@ class Loaded(NamedTuple):
 
 
 def names() -> list[str]:
-    """Return the names of the scripts in `experiments/`."""
-    return sorted(path.stem for path in FOLDER.glob("*.py"))
+    """Return the names of one's own scripts and the suite's."""
+    return sorted(_paths())
+
+
+def _paths() -> dict[str, Path]:
+    """Return name -> script; one's own, in `experiments/`, comes first."""
+    return {
+        path.stem: path
+        for folder in reversed(_FOLDERS)
+        for path in folder.glob("*.py")
+        if not path.name.startswith("_")
+    }
 
 
 def load(name: str, quick: bool = False, precision: str = "float32") -> Loaded:
@@ -58,8 +74,8 @@ def load(name: str, quick: bool = False, precision: str = "float32") -> Loaded:
     """
     path = Path(name)
     if path.suffix != ".py":
-        path = FOLDER / f"{name.replace('-', '_')}.py"
-    if not path.exists():
+        path = _paths().get(name.replace("-", "_"), path)
+    if not path.is_file():
         raise unknown("experiment", name, names())
     script = _imported(path)
     experiment = getattr(script, "EXPERIMENT", None)

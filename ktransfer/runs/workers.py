@@ -15,6 +15,13 @@ _NUMPY_THREADS = (
 )
 
 
+def num_cores() -> int:
+    """Return how many cores this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1  # macOS
+
+
 def local_executor(jobs: int) -> concurrent.futures.ProcessPoolExecutor:
     """Return an executor of `jobs` processes with one thread each."""
     # Read when a new process imports NumPy.
