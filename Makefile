@@ -78,7 +78,7 @@ test-wheel: $(BIN)/.core ## the wheel, installed and run outside of the checkout
 	$(WHEEL)/bin/python -m pip install --quiet --disable-pip-version-check $(WHEEL)/dist/*.whl
 	cd $(WHEEL) && env -u PYTHONPATH bin/ktransfer list methods | grep -q fine_tuning
 	cd $(WHEEL) && env -u PYTHONPATH bin/ktransfer run --method fine_tuning --source letters --target digits --labels-per-class 2 --steps 5 --source-steps 5
-	cd $(WHEEL) && env -u PYTHONPATH bin/ktransfer run adapt --quick --jobs '$(JOBS)'
+	cd $(WHEEL) && env -u PYTHONPATH bin/ktransfer run predict-transfer --quick --jobs '$(JOBS)'
 
 lint: $(BIN)/.dev ## ruff and mypy
 	$(BIN)/ruff check .
