@@ -9,6 +9,7 @@ from ktransfer.engine.normalization import reestimate_statistics
 from ktransfer.engine.prediction import predict
 from ktransfer.errors import Diverged
 from ktransfer.measures import transferability
+from ktransfer.models.own import answering
 from ktransfer.models.surgery import adapt_input, copy, copy_backbone
 
 # Maps that are read at once, of several channels.
@@ -116,7 +117,7 @@ def scores(names, task, source):
         source: the `Source`.
     """
     x, y = task.train.x, task.train.y
-    logits = predict(adapt_input(source.model, task.image_shape), x)
+    logits = predict(adapt_input(answering(source), task.image_shape), x)
     features = predict(
         adapt_input(copy_backbone(source.model), task.image_shape), x
     ).reshape(len(x), -1)

@@ -1,26 +1,54 @@
-"""Sources: trained models to transfer from, all of one form.
+"""Sources: trained models to transfer from, the suite's and the user's own.
 
-Whatever model a user has, methods meet a functional one that maps raw uint8
-images to logits and has a layer `features`; nothing of it is shared.
+A user's model comes as a Keras model, a `.keras` file, the name of a network
+of `keras.applications`, or `imagenet_lite0`; `load_source` brings each into
+the form that all methods read.
 """
 
-import sys
+import inspect
+import zipfile
+from pathlib import Path
 from typing import NamedTuple
 
 import keras
-from keras import layers
 
+from ktransfer import files
 from ktransfer.data import Task
-from ktransfer.errors import KTransferError, unknown
-from ktransfer.models import blocks as block_of
-from ktransfer.models import graph
-from ktransfer.models.surgery import copy, tapped
+from ktransfer.errors import KTransferError, NotApplicable, unknown
+from ktransfer.models import graph, preprocessing
+from ktransfer.models.normal_form import FEATURES, normal_form
+from ktransfer.models.surgery import fresh
 
-# Names of the layer that the normal form adds before the head, and to read
-# uint8 images with a model of floats.
-FEATURES = "features"
-_AS_FLOATS = "as_floats"
-_BLOCK = "block"
+LITE0 = "imagenet_lite0"
+# What no weights, and those that Keras downloads, are called.
+_NONE, _IMAGENET = "none", "imagenet"
+
+
+class NoImages:
+    """The training images of a source that came without them.
+
+    Whoever reads one hears that the method does not apply.
+    """
+
+    def __init__(self, name: str):
+        self._name = name
+
+    def _refuse(self):
+        raise NotApplicable(
+            f"{self._name} came without the images that it was trained on, "
+            "and this method reads them."
+        )
+
+    x = y = property(_refuse)
+
+    def __iter__(self):
+        return self._refuse()
+
+    def __getitem__(self, index):
+        return self._refuse()
+
+    def __len__(self):
+        return self._refuse()
 
 
 class _Source(NamedTuple):
@@ -31,185 +59,274 @@ class _Source(NamedTuple):
 class Source(_Source):
     """A trained model and what it was trained on.
 
-    `model` maps raw images of `task` to logits and has a layer `features`. One
-    that is not of this form is copied into it; see `normal_form`.
+    `model` maps raw images of `task` to logits and has a layer `features`; one
+    without a head ends there. What is not of this form is copied into it; see
+    `normal_form`.
 
     Args:
         model: functional or Sequential, images -> logits or probabilities.
-        task: the `Task` that it was trained on.
+        task: the `Task` that it was trained on. With `train` None or empty,
+            methods that read its images do not apply.
         features: name of the block or layer whose output feeds the head; None
             for the layer `features`, or else for what the last Dense reads.
         blocks: names of the layers that end a block each, bottom first; None
             for the blocks that the graph has.
+        preprocessing: a name of `preprocessing.MODES`, or None where it can be
+            seen in the model.
     """
 
     __slots__ = ()
 
-    def __new__(cls, model, task, features=None, blocks=None):
-        return super().__new__(cls, normal_form(model, features, blocks), task)
+    def __new__(
+        cls, model, task, features=None, blocks=None, preprocessing=None
+    ):
+        formed = normal_form(model, features, blocks, preprocessing)
+        return super().__new__(cls, formed, _with_images(task))
 
 
-def normal_form(model, features=None, blocks=None):
-    """Return `model` in the form that all methods read.
+def _with_images(task):
+    """Return `task` so that images that are not there say so when read."""
+    if isinstance(task.train, NoImages):
+        return task
+    if task.train is None or task.train.x is None or not len(task.train.y):
+        return task._replace(train=NoImages(task.name))
+    return task
 
-    It comes back as it is if it has that form already. Else it is a copy:
-    flat, reading uint8 images, with an identity layer `features` before the
-    head. A softmax on the output is taken off, since methods read logits.
+
+def has_head(model):
+    """Tell whether a model in the normal form has logits."""
+    return graph.node_of(model.output).operation.name != FEATURES
+
+
+def answering(source):
+    """Return the model of `source`, for a method that reads its logits.
+
+    Raises:
+        NotApplicable: it has features and no head.
+    """
+    if not has_head(source.model):
+        raise NotApplicable(
+            f"{source.task.name} ends at its features, and this method reads "
+            "answers of the source; expected a model with its head."
+        )
+    return source.model
+
+
+# Loading
+
+
+def load_source(
+    model: keras.Model | str | Path,
+    preprocessing: str | None = None,
+    *,
+    task: Task | None = None,
+    image_size: int | tuple[int, int] | None = None,
+    features: str | None = None,
+    blocks: list[str] | None = None,
+    seed: int = 0,
+) -> Source:
+    """Return a user's model as a `Source`.
 
     Args:
-        model, features, blocks: as `Source`.
+        model: a Keras model; a `.keras` file; the name of a network of
+            `keras.applications`, `MobileNetV2` with the weights of ImageNet,
+            `MobileNetV2@none` with random ones, or `MobileNetV2@FILE` with
+            those of a file; or `imagenet_lite0`. A text may end with the
+            preprocessing: `mine.keras:tf`.
+        preprocessing: how pixels from 0 to 255 reach the model, a name of
+            `preprocessing.MODES`; None where it can be seen in the model.
+        task: what it was trained on, if there are images of it. Without,
+            methods that read such images do not apply, and its classes are
+            like those of no other task.
+        image_size: height and width, for a network of images of any size.
+        features, blocks: as in `Source`.
+        seed: of random weights.
 
     Raises:
-        KTransferError: `E_ARGUMENT` for a model that has no graph, several
-            inputs or outputs, a Lambda layer, or an output that is neither
-            logits nor a softmax; `E_UNKNOWN` for a layer that is not there.
+        KTransferError: `E_UNKNOWN` for a name, `E_WEIGHTS` for a file that
+            cannot be read, `E_ARGUMENT` for a model that cannot be taken,
+            `E_OFFLINE` or `E_MISSING_PACKAGE` for weights that are not there.
     """
-    flat = graph.read(model)
-    _check_ends(model, flat)
-    softmax = _softmax(model, flat)
-    place = _features(model, flat, features)
-    reads = flat.tensors[flat.inputs.number].dtype
-    if (place, softmax, blocks, reads) == (None, None, None, "uint8"):
-        return model
-    formed = _formed(model, flat, softmax, place, _renamed(flat, blocks))
-    count = len(block_of.blocks(formed))
-    if count > block_of.MANY:
-        print(
-            f"warning: model {model.name!r} has {count} blocks; methods that "
-            "go block by block will be slow. Name fewer with blocks=[...], "
-            "the layers that end them.",
-            file=sys.stderr,
+    name, content = getattr(model, "name", ""), ""
+    if not isinstance(model, keras.Model):
+        name, stated = parsed(str(model))
+        preprocessing = preprocessing or stated
+        content = digest(str(model))
+        model = _loaded(name, _pair(image_size), seed)
+    formed = normal_form(model, features, blocks, preprocessing, image_size)
+    return Source(formed, task or _own_task(formed, name, content))
+
+
+def parsed(text: str) -> tuple[str, str | None]:
+    """Return the model and the preprocessing of a text `MODEL[:MODE]`."""
+    model, _, mode = text.rpartition(":")
+    if not model:
+        return text, None
+    if mode in preprocessing.MODES:
+        return model, mode
+    if Path(text).exists():
+        return text, None
+    raise unknown("preprocessing", mode, preprocessing.MODES)
+
+
+def digest(text: str) -> str:
+    """Return the sha256 of architecture and weights of a text `MODEL[:MODE]`.
+
+    Of a network by name it is that of the name, the version of Keras and the
+    file of its weights. No model is built.
+
+    Raises:
+        KTransferError: as `load_source` for what is not there.
+    """
+    name, mode = parsed(text)
+    if name.split("@")[0] == LITE0:
+        return files.sha256(f"{name} {mode}".encode())
+    network, _, weights = name.partition("@")
+    if preprocessing.is_application(network):
+        own = weights not in ("", _NONE, _IMAGENET)
+        content = _read(weights) if own else weights.encode()
+        facts = f"{network} {keras.__version__} {mode} "
+        return files.sha256(facts.encode(), content)
+    return files.sha256(*_members(name), f" {mode}".encode())
+
+
+def _read(path):
+    try:
+        return Path(path).read_bytes()
+    except OSError as error:
+        raise KTransferError(
+            "E_WEIGHTS", f"{path} cannot be read ({error.strerror})."
+        ) from error
+
+
+def _members(path):
+    """Return what counts of a `.keras` file: not the date that it holds."""
+    _check_file(path)
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return [
+                archive.read(name)
+                for name in sorted(archive.namelist())
+                if name != "metadata.json"
+            ]
+    except (zipfile.BadZipFile, OSError, RuntimeError, ValueError) as error:
+        raise _unreadable(path, error) from error
+
+
+def _check_file(path):
+    if not Path(path).is_file():
+        names = [x for x in dir(keras.applications) if x[0].isupper()]
+        raise unknown("model", path, [*names, LITE0, "FILE.keras"])
+    if Path(path).suffix != ".keras":
+        raise KTransferError(
+            "E_ARGUMENT",
+            f"{path} is no .keras file; expected what model.save('x.keras') "
+            "wrote. Load it where it was made, and save it so.",
         )
-    return formed
 
 
-def _check_ends(model, flat):
-    for what, places in (("input", flat.inputs), ("output", flat.outputs)):
-        number = len(graph.flat(places))
-        if number != 1 or not isinstance(places, graph.Tensor):
+def _unreadable(path, error):
+    text = " ".join(str(error).split())[:200]
+    return KTransferError(
+        "E_WEIGHTS",
+        f"{path} cannot be loaded as a Keras model ({text}); expected a "
+        "whole file that model.save wrote.",
+    )
+
+
+def _loaded(name, image_size, seed):
+    network, _, weights = name.partition("@")
+    if network == LITE0:
+        from ktransfer.models.imagenet_lite0 import lite0
+
+        shape = (*(image_size or (224, 224)), 3)
+        return lite0(shape, seed=seed, weights=weights != _NONE)
+    if preprocessing.is_application(network):
+        return _application(network, weights or _IMAGENET, image_size, seed)
+    return _from_file(name)
+
+
+def _from_file(path):
+    _check_file(path)
+    try:
+        return keras.saving.load_model(path, compile=False, safe_mode=True)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        text = str(error)
+        if "Lambda" in text or "Could not locate" in text:
+            what = "a Lambda" if "Lambda" in text else "a class of its own"
             raise KTransferError(
                 "E_ARGUMENT",
-                f"model {model.name!r} has {number} {what}s; expected one, "
-                "images to logits.",
-            )
+                f"{path} has {what}, whose code does not travel with the file "
+                "and would have to be run; expected layers of Keras alone. "
+                "Build the model from those, or pass it as an object.",
+            ) from error
+        raise _unreadable(path, error) from error
 
 
-def _softmax(model, flat):
-    """Return the node that gives the probabilities of a classifier, or None.
+def _application(network, weights, image_size, seed):
+    """Return a network of keras.applications, with its head where it can be."""
+    build = getattr(keras.applications, network)
+    size = {"input_shape": (*image_size, 3)} if image_size else {}
+    plain = {"classifier_activation": None}
+    known = inspect.signature(build).parameters
+    plain = {k: v for k, v in plain.items() if k in known}
+    if weights == _NONE:
+        return fresh(build(weights=None, **plain, **size), seed)
+    if weights != _IMAGENET:
+        _read(weights)
+    try:
+        return _with_weights(build, weights, plain, size)
+    except (OSError, ValueError) as error:
+        raise _no_weights(network, weights, error) from error
+    except Exception as error:
+        # Keras raises a bare one where a download fails.
+        if type(error) is not Exception:
+            raise
+        raise _no_weights(network, weights, error) from error
 
-    Raises:
-        KTransferError: `E_ARGUMENT` for another activation of the output.
-    """
-    (last,) = (n for n in flat.nodes if flat.outputs in graph.made_by(n))
-    name = _activation(last.operation)
-    if name == "softmax":
-        return last
-    if name != "linear":
-        raise KTransferError(
-            "E_ARGUMENT",
-            f"the output of {model.name!r} goes through {name!r}; expected "
-            "logits, or a softmax, which is taken off. Cut the model before "
-            "it.",
+
+def _with_weights(build, weights, plain, size):
+    """Return the network with its weights: of any size it has no head."""
+    if size and build(weights=None).input.shape[1:] != size["input_shape"]:
+        return build(weights=weights, include_top=False, **size)
+    try:
+        return build(weights=weights, **plain)
+    except ValueError:
+        if weights == _IMAGENET:
+            raise
+        return build(weights=weights, include_top=False, **size)
+
+
+def _no_weights(network, weights, error):
+    if weights == _IMAGENET:
+        return KTransferError(
+            "E_OFFLINE",
+            f"the weights of {network} cannot be downloaded here; give a file "
+            f"of them, {network}@FILE, or {network}@none for random ones.",
         )
-    return None
+    text = " ".join(str(error).split())[:200]
+    return KTransferError(
+        "E_WEIGHTS", f"{weights} does not fit {network} ({text})."
+    )
 
 
-def _activation(operation):
-    """Return the name of what a layer or operation ends with."""
-    kind = type(operation).__name__.lower()
-    if kind in ("softmax", "sigmoid", "relu", "tanh"):
-        return kind
-    activation = getattr(operation, "activation", None)
-    return getattr(activation, "__name__", "linear")
+def _pair(size):
+    return (size, size) if isinstance(size, int) else size
 
 
-def _features(model, flat, wanted):
-    """Return the `Tensor` before which `features` is missing, or None.
-
-    None if the layer is there and is the one that is wanted.
-    """
-    names = [node.operation.name for node in flat.nodes]
-    if wanted in (None, FEATURES) and FEATURES in names:
-        return None
-    if wanted is not None:
-        return tapped(flat, [wanted])[wanted]
-    dense = [n for n in flat.nodes if isinstance(n.operation, layers.Dense)]
-    if not dense:
-        raise KTransferError(
-            "E_ARGUMENT",
-            f"model {model.name!r} has no Dense layer, so what feeds its head "
-            "is not known; name the layer with features=...",
-        )
-    place = graph.read_by(dense[-1])[0]
-    if place == flat.inputs:
-        raise KTransferError(
-            "E_ARGUMENT",
-            f"the Dense layer {dense[-1].operation.name!r} of {model.name!r} "
-            "reads the images themselves; expected features before it.",
-        )
-    return place
-
-
-def _renamed(flat, ends):
-    """Return new names of layers that tell the blocks that a user names."""
-    if ends is None:
-        return {}
-    names = [node.operation.name for node in flat.nodes]
-    for name in ends:
-        if name not in names:
-            raise unknown("layer to end a block", name, names)
-    found, number = {}, 1
-    for node in flat.nodes:
-        name = node.operation.name
-        if number <= len(ends):
-            found[name] = f"{_BLOCK}{number}_{name}"
-        if name in ends:
-            number += 1
-    return found
-
-
-def _formed(model, flat, softmax, features, names):
-    """Return the copy of `model` in the normal form."""
-    if features:
-        # The name is taken by the layer that is added.
-        names = {FEATURES: f"{FEATURES}_of_{model.name}", **names}
-    twins = _twins(model, names)
-    end = flat.outputs
-    # An activation inside the last layer is switched off, one after it left.
-    outside = softmax and not getattr(softmax.operation, "weights", ())
-    if outside:
-        end = graph.read_by(softmax)[0]
-    shape = flat.tensors[flat.inputs.number].shape[1:]
-    images = keras.Input(shape, dtype="uint8", name="images")
-    x = images
-    if flat.tensors[flat.inputs.number].dtype != "uint8":
-        x = layers.Rescaling(1.0, name=_AS_FLOATS)(images)
-
-    def call(node, args, kwargs):
-        twin = twins.get(id(node.operation), node.operation)
-        made = twin(*args, **kwargs)
-        if features in graph.made_by(node):
-            return layers.Identity(name=FEATURES)(made)
-        return made
-
-    outputs = graph.run(flat._replace(outputs=end), x, call)
-    formed = keras.Model(images, outputs, name=model.name)
-    if softmax and not outside:
-        twins[id(softmax.operation)].activation = keras.activations.linear
-    return formed
-
-
-def _twins(model, names):
-    """Return id of a layer -> its copy, for all layers of a copy of `model`."""
-    twin = copy(model)
-    pairs = zip(_operations(model), _operations(twin), strict=True)
-    found = {}
-    for layer, other in pairs:
-        if isinstance(other, keras.Layer):
-            other.name = names.get(layer.name, layer.name)
-        found[id(layer)] = other
-    return found
-
-
-def _operations(model):
-    return [node.operation for node in graph.read(model).nodes]
+def _own_task(model, name, content):
+    """Return the task of a model that came without images: its own classes."""
+    number = model.output.shape[-1] if has_head(model) else 0
+    short = content[:8] or format(id(model), "x")
+    stem = Path(name).name
+    return Task(
+        name=stem,
+        num_classes=number,
+        image_shape=tuple(model.input.shape[1:]),
+        train=NoImages(stem),  # type: ignore[arg-type]
+        unlabelled=None,
+        origin=f"{stem} ({short})" if content else stem,
+        sha256=content,
+        labels=tuple(range(number)),
+        label_space=f"model {stem} {short}",
+    )

@@ -16,6 +16,7 @@ from ktransfer.engine.prediction import predict
 from ktransfer.errors import unknown
 from ktransfer.measures.transferability import label_map
 from ktransfer.models.layers import InferenceMode
+from ktransfer.models.own import answering
 from ktransfer.models.surgery import adapt_input, copy, freeze
 from ktransfer.stages.teachers import answers
 
@@ -28,7 +29,7 @@ def beliefs(target, source):
     where it answers the target's classes.
     """
     inputs = keras.Input(target.image_shape, dtype="uint8", name="images")
-    network = adapt_input(copy(source.model), target.image_shape)
+    network = adapt_input(copy(answering(source)), target.image_shape)
     x = InferenceMode(network, name="source")(inputs)
     x = layers.Softmax(name="source_probabilities")(x)
     model = keras.Model(inputs, x, name="beliefs")

@@ -2,7 +2,9 @@
 
 import keras
 
+from ktransfer.errors import NotApplicable
 from ktransfer.models import backbones
+from ktransfer.models.own import answering
 from ktransfer.models.surgery import (
     assign,
     classifier,
@@ -34,7 +36,15 @@ def two_streams(target, source, target_backbone, source_backbone, *, seed):
         target_backbone, source_backbone: images -> features; the same model
             twice to share it.
         seed: of the heads.
+
+    Raises:
+        NotApplicable: the source is of no classes, which a head could learn.
     """
+    if not source.task.num_classes:
+        raise NotApplicable(
+            f"{source.task.name} came without classes, and this method learns "
+            "them beside the target's; expected a source with its images."
+        )
     networks = {
         "target": classifier(
             target_backbone, target, seed=seed, name="target_network"
@@ -77,7 +87,7 @@ def with_source_head(model, source):
         model: of `classifier`, on a copy of the source's backbone.
         source: the `Source`.
     """
-    network = copy(source.model)
+    network = copy(answering(source))
     (last,) = network.output_names
     theirs = inline(network, tap=["features", last]).output
     head = keras.Model(theirs["features"], theirs[last], name="source_head")

@@ -7,11 +7,13 @@ from conftest import small_backbone, small_source, small_task
 from keras import layers, ops
 
 from ktransfer.engine.prediction import predict
-from ktransfer.errors import KTransferError
+from ktransfer.errors import KTransferError, NotApplicable
+from ktransfer.methods.feature import linear_probe
 from ktransfer.methods.structure import label_mapping
-from ktransfer.models import graph
+from ktransfer.models import graph, own
 from ktransfer.models.blocks import blocks
-from ktransfer.models.own import Source, normal_form
+from ktransfer.models.normal_form import normal_form
+from ktransfer.models.own import Source
 from ktransfer.models.surgery import attach_head, copy, cut
 
 X = np.random.default_rng(0).integers(0, 256, (5, 12, 12, 3)).astype("uint8")
@@ -78,19 +80,26 @@ def test_a_model_in_the_form_comes_back_as_it_is(task):
     assert Source(model, task)._replace(task=task).model is model
 
 
-@pytest.mark.parametrize(
-    "name",
-    ["MobileNetV2", "ResNet50", "EfficientNetB0", "DenseNet121", "VGG16"],
-)
+MODULES = {
+    "MobileNetV2": "mobilenet_v2",
+    "ResNet50": "resnet",
+    "EfficientNetB0": "efficientnet",
+    "DenseNet121": "densenet",
+    "VGG16": "vgg16",
+}
+
+
+@pytest.mark.parametrize("name", MODULES)
 def test_a_network_of_keras_applications_is_a_source(task, name):
+    """It is given the pixels that Keras prepares for its family."""
     build = getattr(keras.applications, name)
+    module = getattr(keras.applications, MODULES[name])
     model = build(weights=None, input_shape=(32, 32, 3), classes=7)
     source = Source(model, task)
     x = np.random.default_rng(1).integers(0, 256, (2, 32, 32, 3), "uint8")
+    given = module.preprocess_input(x.astype("float32"))
     probabilities = ops.softmax(predict(source.model, x))
-    np.testing.assert_allclose(
-        probabilities, model(x.astype("float32")), atol=1e-5
-    )
+    np.testing.assert_allclose(probabilities, model(given), atol=1e-5)
     (dense,) = [n for n in graph.read(model).nodes][-1:]
     width = graph.read(model).tensors[graph.read_by(dense)[0].number].shape[1]
     assert cut(source.model, "features").output.shape == (None, width)
@@ -162,9 +171,22 @@ def two_inputs():
     return keras.Model([x, y], layers.Dense(3)(x + y))
 
 
-def without_dense():
+def of_any_size():
+    x = keras.Input((None, None, 3), dtype="uint8")
+    y = layers.GlobalAveragePooling2D()(layers.Rescaling(1.0)(x))
+    return keras.Model(x, layers.Dense(3)(y))
+
+
+def of_four_channels():
+    x = keras.Input((12, 12, 4), dtype="uint8")
+    y = layers.Flatten()(layers.Conv2D(2, 3)(layers.Rescaling(1.0)(x)))
+    return keras.Model(x, layers.Dense(3)(y))
+
+
+def of_unknown_pixels():
     x = keras.Input((12, 12, 3))
-    return keras.Model(x, layers.Flatten()(layers.Conv2D(3, 12)(x)))
+    y = layers.Flatten()(layers.Conv2D(2, 3)(x))
+    return keras.Model(x, layers.Dense(3)(y))
 
 
 def only_dense():
@@ -191,7 +213,9 @@ def with_lambda():
     [
         (two_outputs, "2 outputs"),
         (two_inputs, "2 inputs"),
-        (without_dense, "features="),
+        (of_any_size, "image_size="),
+        (of_four_channels, "1 or 3"),
+        (of_unknown_pixels, "'torch' for"),
         (only_dense, "images themselves"),
         (lambda: ending_in("sigmoid"), "sigmoid"),
         (lambda: ending_in("relu"), "relu"),
@@ -203,6 +227,39 @@ def test_a_model_that_cannot_be_is_refused_in_a_sentence(task, model, words):
     with pytest.raises(KTransferError, match=words) as caught:
         Source(model(), task)
     assert caught.value.name == "E_ARGUMENT"
+
+
+def trunk(end):
+    """Return a network without a head that ends in a map or in a vector."""
+    x = keras.Input((12, 12, 3), name="pictures")
+    y = layers.Conv2D(4, 3, activation="relu")(layers.Rescaling(1 / 255)(x))
+    y = {"map": y, "vector": layers.GlobalAveragePooling2D()(y)}[end]
+    return keras.Model(x, y, name="trunk")
+
+
+@pytest.mark.parametrize("end", ["map", "vector"])
+def test_a_network_without_a_head_ends_at_its_features(task, end):
+    model = trunk(end)
+    source = Source(model, task)
+    assert source.model.output.shape == (None, 4)
+    assert not own.has_head(source.model)
+    assert Source(source.model, task).model is source.model
+    wanted = np.asarray(model(X.astype("float32")))
+    if end == "map":
+        wanted = wanted.mean((1, 2))
+    np.testing.assert_allclose(source.model(X), wanted, atol=1e-6)
+    # What reads its answers does not apply, and what reads features does.
+    with pytest.raises(NotApplicable, match="with its head"):
+        label_mapping.transfer(task, source, steps=1, seed=0)
+    probed = linear_probe.transfer(task, source, steps=1, seed=0)
+    assert probed.output.shape == (None, 3)
+
+
+def test_the_last_layer_can_be_the_features(task):
+    model = classifier("logits")
+    source = Source(model, task, features="out")
+    assert not own.has_head(source.model)
+    np.testing.assert_allclose(source.model(X), model(X), atol=1e-6)
 
 
 def adapted():

@@ -38,6 +38,7 @@ from ktransfer.measures.relationships import (
     reverse,
     softmax,
 )
+from ktransfer.models.own import answering
 from ktransfer.models.surgery import (
     adapt_input,
     classifier,
@@ -97,14 +98,14 @@ def _temperature(source, num_images, seed):
     """Return the T of at least 1 that calibrates the source."""
     _, held = held_out(source.task, seed)
     x, y = held.x[:num_images], held.y[:num_images]
-    return calibrated(predict(copy(source.model), x), y, lowest=1.0)
+    return calibrated(predict(copy(answering(source)), x), y, lowest=1.0)
 
 
 def _rows(target, source, temperature, relationship, seed):
     """Return p(y_s given y), `(K, K_s)`, of rows that sum to 1."""
     if relationship not in ("direct", "reverse"):
         raise unknown("relationship", relationship, ("direct", "reverse"))
-    reader = adapt_input(copy(source.model), target.image_shape)
+    reader = adapt_input(copy(answering(source)), target.image_shape)
 
     def read(split):
         return softmax(predict(reader, split.x) / temperature), split.y

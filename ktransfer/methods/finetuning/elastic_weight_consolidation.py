@@ -19,6 +19,7 @@ from ktransfer.engine.kinds import Count, NotNegative
 from ktransfer.engine.losses import cross_entropy
 from ktransfer.engine.training import fit
 from ktransfer.measures.fisher import diagonal_fisher
+from ktransfer.models.own import answering
 from ktransfer.models.surgery import classifier, copy, copy_backbone, cut
 from ktransfer.stages.weights import anchor
 
@@ -50,7 +51,7 @@ def transfer(
 
 def _importances(source, num_images, seed):
     """Return the source's Fisher of each trainable backbone variable."""
-    network = copy(source.model)
+    network = copy(answering(source))
     return diagonal_fisher(
         network,
         source.task.train.x,

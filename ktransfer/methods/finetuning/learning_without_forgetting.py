@@ -23,6 +23,7 @@ from ktransfer.engine.kinds import NotNegative, Positive
 from ktransfer.engine.losses import cross_entropy, softened_divergence
 from ktransfer.engine.training import fit
 from ktransfer.models.layers import InferenceMode
+from ktransfer.models.own import answering
 from ktransfer.models.surgery import (
     adapt_input,
     classifier,
@@ -66,7 +67,7 @@ def transfer(
 def _remembering(model, target, source):
     """Return raw images -> logits of `model`, of the source now, and `old`."""
     both = with_source_head(model, source)
-    untouched = adapt_input(copy(source.model), target.image_shape)
+    untouched = adapt_input(copy(answering(source)), target.image_shape)
     freeze(untouched)
     old = InferenceMode(untouched, name="old")(both.input)
     return keras.Model(both.input, {**both.output, "old": old})

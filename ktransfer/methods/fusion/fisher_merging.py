@@ -22,6 +22,7 @@ import numpy as np
 from ktransfer.engine.kinds import Count, Positive
 from ktransfer.errors import NotApplicable
 from ktransfer.measures.fisher import diagonal_fisher
+from ktransfer.models.own import answering
 from ktransfer.models.surgery import check_same_shapes, copy, copy_backbone, cut
 from ktransfer.stages.heads import fitted
 from ktransfer.stages.weights import refresh_statistics
@@ -41,7 +42,7 @@ def transfer(
     backbone = copy_backbone(sources[0].model)
     members, fishers = [], []
     for source in sources:
-        model = copy(source.model)
+        model = copy(answering(source))
         part = cut(model, "features")
         check_same_shapes(backbone, [v.numpy() for v in part.weights])
         members.append([v.numpy() for v in part.trainable_variables])

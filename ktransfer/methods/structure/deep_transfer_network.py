@@ -10,13 +10,14 @@ Source: untrained, with counted weights, in Nguyen et al. 2020. https://arxiv.or
 import keras
 
 from ktransfer.engine.training import fit
+from ktransfer.models.own import answering
 from ktransfer.models.surgery import adapt_input, copy, freeze, head_layer
 
 
 def transfer(
     target, source, *, steps, seed, tune_source: bool = False, **training
 ):
-    network = copy(source.model)
+    network = copy(answering(source))
     if not tune_source:
         freeze(network)
     network = adapt_input(network, target.image_shape)

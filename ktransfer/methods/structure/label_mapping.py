@@ -14,6 +14,7 @@ from keras import layers, ops
 
 from ktransfer.engine.prediction import predict
 from ktransfer.measures.transferability import label_map
+from ktransfer.models.own import answering
 from ktransfer.models.surgery import adapt_input, copy, freeze
 
 # Far below any probability of a labelled image; it keeps logits finite.
@@ -21,7 +22,7 @@ _LEAST = 1e-30
 
 
 def transfer(target, source, *, steps, seed):
-    network = adapt_input(copy(source.model), target.image_shape)
+    network = adapt_input(copy(answering(source)), target.image_shape)
     outputs = layers.Softmax(name="source_probabilities")(network.output)
     answers = keras.Model(network.input, outputs)
     counted = label_map(
