@@ -12,11 +12,12 @@ import time
 import traceback
 from pathlib import Path
 
-from ktransfer import __version__, data, files, methods, report, runs
+from ktransfer import __version__, data, files, methods, plots, report, runs
 from ktransfer.engine.options import PRECISIONS
 from ktransfer.errors import EXIT_CODES, KTransferError
+from ktransfer.models import named
 from ktransfer.models.names import LAYERS
-from ktransfer.report import readme
+from ktransfer.report import readme, recommendation
 from ktransfer.runs import checks, refresh, scripts, workers
 from ktransfer.runs.sweep import print_line, sweep
 
@@ -72,6 +73,7 @@ def _parser():
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     _add_list(commands)
     _add_run(commands)
+    _add_recommend(commands)
     _add_report(commands)
     _add_refresh(commands)
     about = "show a data set: origin, shapes, images a class, sha256"
@@ -115,6 +117,7 @@ def _add_run(commands):
     one.add_argument(
         "--source", action="append", default=[], help="data set; may repeat"
     )
+    _add_source_model(one)
     one.add_argument("--labels-per-class", type=int, help="default: all")
     one.add_argument("--steps", type=int, default=600)
     one.add_argument("--seed", type=int, default=0)
@@ -129,6 +132,37 @@ def _add_run(commands):
         help="a hyper-parameter of the method; may repeat",
     )
     command.set_defaults(act=_run)
+
+
+def _add_recommend(commands):
+    about = "say which way of transferring suits your images, and show why"
+    command = commands.add_parser("recommend", help=about, description=about)
+    command.add_argument(
+        "images", help="name of a data set, or a folder of images"
+    )
+    _add_source_model(command)
+    command.add_argument("--labels-per-class", type=int, help="default: all")
+    command.add_argument(
+        "--time-limit", default="10m", metavar="TIME", help="90s, 10m or 1h"
+    )
+    command.add_argument(
+        "--metric", default="accuracy", help="accuracy or balanced_accuracy"
+    )
+    command.add_argument("--results", default="results")
+    _add_jobs(command)
+    command.set_defaults(act=_recommend)
+
+
+def _add_source_model(command):
+    command.add_argument(
+        "--source-model",
+        action="append",
+        default=[],
+        metavar="MODEL[:PIXELS]",
+        help="a .keras file, imagenet_lite0 or a network of "
+        "keras.applications, MobileNetV2[@none|@FILE]; pixels are "
+        f"{', '.join(named.MODES)}; may repeat",
+    )
 
 
 def _add_report(commands):
@@ -327,6 +361,7 @@ def _single(options):
         source_steps=options.source_steps if sourced else None,
         backbone=options.backbone,
         hyperparameters=tuple(sorted(pairs)),
+        source_models=tuple(options.source_model),
     )
     return runs.in_precision(run, options.precision)
 
@@ -336,6 +371,22 @@ def _value(text):
         return ast.literal_eval(text)
     except (ValueError, SyntaxError):
         return text
+
+
+def _recommend(options):
+    _check_jobs(options)
+    found = recommendation.recommend(
+        options.images,
+        options.source_model,
+        time_limit=options.time_limit,
+        labels_per_class=options.labels_per_class,
+        metric=options.metric,
+        results=options.results,
+        jobs=options.jobs,
+    )
+    print(found.table)
+    plots.save(found.figure(), found.folder / "gain.png")
+    print(f"written: {found.folder / 'gain.png'}")
 
 
 def _report(options):

@@ -195,13 +195,14 @@ def _arm(
     record: Record, usual: Mapping[tuple, int], ignoring: Collection[str]
 ) -> Arm:
     """Return the arm of a record, its setting still to be found."""
+    sources = (*record["sources"], *record.get("source_models", ()))
     sourced = bool(record["sources"])
     place = record["target"], record["labels_per_class"]
     factor = record["steps"] / usual.get(place, record["steps"])
     return Arm(
         record["method"],
         record["family"],
-        tuple(record["sources"]),
+        sources,
         record["backbone"] if sourced else "",
         record.get("recipe", "pretrain") if sourced else "",
         record["source_steps"] if sourced else None,
@@ -217,7 +218,7 @@ def _arm(
 def _settings(arm: Arm) -> dict[str, str]:
     """Return what tells the arms of one method apart, name -> text."""
     settings = {"from": f"from {'+'.join(arm.sources) or 'none'}"}
-    if arm.sources:
+    if arm.source_steps is not None:
         # Names that no hyper-parameter can have.
         settings["from backbone"] = arm.backbone
         settings["from recipe"] = arm.recipe

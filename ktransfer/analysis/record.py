@@ -60,6 +60,8 @@ class Record(TypedDict):
     scores: NotRequired[list[str]]
     # How the sources were trained. Absent for "pretrain".
     recipe: NotRequired[str]
+    # The user's own models, MODEL[:PREPROCESSING] each. Absent if none.
+    source_models: NotRequired[list[str]]
 
     # What it stands on. Written by `carry_out`.
 

@@ -6,22 +6,16 @@ the form that all methods read.
 """
 
 import inspect
-import zipfile
 from pathlib import Path
 from typing import NamedTuple
 
 import keras
 
-from ktransfer import files
 from ktransfer.data import Task
 from ktransfer.errors import KTransferError, NotApplicable, unknown
-from ktransfer.models import graph, preprocessing
+from ktransfer.models import graph, named
 from ktransfer.models.normal_form import FEATURES, normal_form
 from ktransfer.models.surgery import fresh
-
-LITE0 = "imagenet_lite0"
-# What no weights, and those that Keras downloads, are called.
-_NONE, _IMAGENET = "none", "imagenet"
 
 
 class NoImages:
@@ -149,105 +143,28 @@ def load_source(
     """
     name, content = getattr(model, "name", ""), ""
     if not isinstance(model, keras.Model):
-        name, stated = parsed(str(model))
+        name, stated = named.parsed(str(model))
         preprocessing = preprocessing or stated
-        content = digest(str(model))
+        content = named.digest(str(model))
         model = _loaded(name, _pair(image_size), seed)
     formed = normal_form(model, features, blocks, preprocessing, image_size)
     return Source(formed, task or _own_task(formed, name, content))
 
 
-def parsed(text: str) -> tuple[str, str | None]:
-    """Return the model and the preprocessing of a text `MODEL[:MODE]`."""
-    model, _, mode = text.rpartition(":")
-    if not model:
-        return text, None
-    if mode in preprocessing.MODES:
-        return model, mode
-    if Path(text).exists():
-        return text, None
-    raise unknown("preprocessing", mode, preprocessing.MODES)
-
-
-def digest(text: str) -> str:
-    """Return the sha256 of architecture and weights of a text `MODEL[:MODE]`.
-
-    Of a network by name it is that of the name, the version of Keras and the
-    file of its weights. No model is built.
-
-    Raises:
-        KTransferError: as `load_source` for what is not there.
-    """
-    name, mode = parsed(text)
-    if name.split("@")[0] == LITE0:
-        return files.sha256(f"{name} {mode}".encode())
-    network, _, weights = name.partition("@")
-    if preprocessing.is_application(network):
-        own = weights not in ("", _NONE, _IMAGENET)
-        content = _read(weights) if own else weights.encode()
-        facts = f"{network} {keras.__version__} {mode} "
-        return files.sha256(facts.encode(), content)
-    return files.sha256(*_members(name), f" {mode}".encode())
-
-
-def _read(path):
-    try:
-        return Path(path).read_bytes()
-    except OSError as error:
-        raise KTransferError(
-            "E_WEIGHTS", f"{path} cannot be read ({error.strerror})."
-        ) from error
-
-
-def _members(path):
-    """Return what counts of a `.keras` file: not the date that it holds."""
-    _check_file(path)
-    try:
-        with zipfile.ZipFile(path) as archive:
-            return [
-                archive.read(name)
-                for name in sorted(archive.namelist())
-                if name != "metadata.json"
-            ]
-    except (zipfile.BadZipFile, OSError, RuntimeError, ValueError) as error:
-        raise _unreadable(path, error) from error
-
-
-def _check_file(path):
-    if not Path(path).is_file():
-        names = [x for x in dir(keras.applications) if x[0].isupper()]
-        raise unknown("model", path, [*names, LITE0, "FILE.keras"])
-    if Path(path).suffix != ".keras":
-        raise KTransferError(
-            "E_ARGUMENT",
-            f"{path} is no .keras file; expected what model.save('x.keras') "
-            "wrote. Load it where it was made, and save it so.",
-        )
-
-
-def _unreadable(path, error):
-    text = " ".join(str(error).split())[:200]
-    return KTransferError(
-        "E_WEIGHTS",
-        f"{path} cannot be loaded as a Keras model ({text}); expected a "
-        "whole file that model.save wrote.",
-    )
-
-
-def _loaded(name, image_size, seed):
-    network, _, weights = name.partition("@")
-    if network == LITE0:
+def _loaded(model, image_size, seed):
+    name, weights = named.network(model)
+    if name == named.LITE0:
         from ktransfer.models.imagenet_lite0 import lite0
 
         shape = (*(image_size or (224, 224)), 3)
-        return lite0(shape, seed=seed, weights=weights != _NONE)
-    if preprocessing.is_application(network):
-        return _application(network, weights or _IMAGENET, image_size, seed)
-    return _from_file(name)
+        return lite0(shape, seed=seed, weights=weights == named.IMAGENET)
+    if name:
+        return _application(name, weights, image_size, seed)
+    return _from_file(model)
 
 
 def _from_file(path):
-    _check_file(path)
+    named.check_file(path)
     try:
         return keras.saving.load_model(path, compile=False, safe_mode=True)
     except (OSError, ValueError, KeyError, TypeError) as error:
@@ -260,20 +177,23 @@ def _from_file(path):
                 "and would have to be run; expected layers of Keras alone. "
                 "Build the model from those, or pass it as an object.",
             ) from error
-        raise _unreadable(path, error) from error
+        raise named.unreadable(path, error) from error
 
 
 def _application(network, weights, image_size, seed):
     """Return a network of keras.applications, with its head where it can be."""
-    build = getattr(keras.applications, network)
+    build = getattr(keras.applications, network, None)
+    if build is None:
+        names = [x for x in dir(keras.applications) if x[0].isupper()]
+        raise unknown("network", network, [*names, named.LITE0])
     size = {"input_shape": (*image_size, 3)} if image_size else {}
     plain = {"classifier_activation": None}
     known = inspect.signature(build).parameters
     plain = {k: v for k, v in plain.items() if k in known}
-    if weights == _NONE:
+    if weights == named.NO_WEIGHTS:
         return fresh(build(weights=None, **plain, **size), seed)
-    if weights != _IMAGENET:
-        _read(weights)
+    if weights != named.IMAGENET:
+        named.read(weights)
     try:
         return _with_weights(build, weights, plain, size)
     except (OSError, ValueError) as error:
@@ -292,13 +212,13 @@ def _with_weights(build, weights, plain, size):
     try:
         return build(weights=weights, **plain)
     except ValueError:
-        if weights == _IMAGENET:
+        if weights == named.IMAGENET:
             raise
         return build(weights=weights, include_top=False, **size)
 
 
 def _no_weights(network, weights, error):
-    if weights == _IMAGENET:
+    if weights == named.IMAGENET:
         return KTransferError(
             "E_OFFLINE",
             f"the weights of {network} cannot be downloaded here; give a file "

@@ -7,21 +7,13 @@ the family in `keras.applications`, or the user names one of `MODES`.
 
 import sys
 
-import keras
 import numpy as np
 from keras import layers, ops
 
 from ktransfer.errors import KTransferError, unknown
 from ktransfer.models import graph
+from ktransfer.models.named import MODES
 
-# Mode -> what the model's first layer is to be given, of pixels x in 0..255.
-MODES = {
-    "none": "x itself",
-    "0..1": "x / 255",
-    "tf": "x / 127.5 - 1",
-    "torch": "(x / 255 - mean) / deviation, those of ImageNet",
-    "caffe": "blue, green, red of x, less the mean of ImageNet",
-}
 _MEAN, _DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 _BLUE_GREEN_RED_MEAN = (103.939, 116.779, 123.68)
 
@@ -167,10 +159,3 @@ def applied(mode, x):
     offset = [-mean for mean in _BLUE_GREEN_RED_MEAN]
     x = ops.flip(x, axis=-1)
     return layers.Rescaling(1.0, offset, name="to_caffe")(x)
-
-
-def is_application(name):
-    """Tell whether `name` is a network of keras.applications."""
-    return name[:1].isupper() and callable(
-        getattr(keras.applications, name, None)
-    )

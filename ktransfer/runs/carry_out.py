@@ -71,7 +71,8 @@ def _record(results: str | Path, run: Run) -> dict[str, Any]:
         "source_test_accuracies": [f["test_accuracy"] for _, f in loaded],
     }
     try:
-        record |= measured(run, [source for source, _ in loaded])
+        sources = [source for source, _ in loaded]
+        record |= measured(run, [*sources, *_own_sources(run)])
     except MemoryError as error:
         raise KTransferError(
             "E_MEMORY", f"out of memory in {run.method}; use fewer JOBS."
@@ -125,6 +126,21 @@ def _source(results: str | Path, pretraining: Pretraining) -> tuple:
     from ktransfer.runs import sources
 
     return sources.load(results, pretraining)
+
+
+def _own_sources(run):
+    """Return the user's models as `Source`s, in the size of the target."""
+    if not run.source_models:
+        return []
+    size = data.load(run.target).image_shape[:2]
+    return [_own_source(text, size, run.seed) for text in run.source_models]
+
+
+@functools.lru_cache(maxsize=4)
+def _own_source(text, image_size, seed):
+    from ktransfer.models import own
+
+    return own.load_source(text, image_size=image_size, seed=seed)
 
 
 def _one_line(error: Exception) -> str:

@@ -7,6 +7,7 @@ from ktransfer import data, methods
 from ktransfer.engine import kinds
 from ktransfer.errors import KTransferError, unknown
 from ktransfer.measures.transferability import SCORES
+from ktransfer.models import named
 from ktransfer.models.names import LAYERS, layer_names
 from ktransfer.runs.run import EVALUATIONS, RECIPES, Run
 
@@ -52,7 +53,7 @@ _TEXT, _TEXTS = "a text", "a tuple of texts"
 _TYPES = {
     **dict.fromkeys(("method", "target", "backbone", "recipe"), _TEXT),
     "evaluation": _TEXT,
-    **dict.fromkeys(("sources", "also", "scores"), _TEXTS),
+    **dict.fromkeys(("sources", "also", "scores", "source_models"), _TEXTS),
     "hyperparameters": "a tuple of pairs (name, value), values not lists",
 }
 
@@ -114,7 +115,7 @@ def check_run(run: Run) -> None:
         kind = about.kinds.get(name)
         if kind:
             kind.check(name, value)
-            if kind.layers:
+            if kind.layers and not run.source_models:
                 _check_layers(value, run.backbone)
 
 
@@ -138,7 +139,8 @@ def _tasks(sources):
 
 
 def _check_sources(run, about):
-    least, most, given = about.min_sources, about.max_sources, len(run.sources)
+    least, most = about.min_sources, about.max_sources
+    given = len(run.sources) + len(run.source_models)
     if given < least or (most is not None and given > most):
         expected = str(least) if least == most else f"at least {least}"
         raise KTransferError(
@@ -148,6 +150,10 @@ def _check_sources(run, about):
         )
     for task in _tasks(run.sources):
         data.check_name(task)
+    for text in run.source_models:
+        model, _ = named.parsed(text)
+        if not named.network(model)[0]:
+            named.check_file(model)
     if run.sources:
         kinds.check("Whole", source_steps=run.source_steps)
         kinds.check("Whole", source_seed=run.source_seed)

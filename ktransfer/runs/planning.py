@@ -82,7 +82,7 @@ def longer(runs: Iterable[Run], times: int) -> list[Run]:
 
 
 # They take the architecture of a source, and none of its weights.
-_ARCHITECTURE = ("random_features", "structure_transfer")
+ARCHITECTURE = ("random_features", "structure_transfer")
 
 
 def reads_weights(run: Run) -> bool:
@@ -91,7 +91,8 @@ def reads_weights(run: Run) -> bool:
     What learns source and target together, or adapts one to the other, reads
     the images of the source's task, and weights only if told `from_source`.
     """
-    if not run.sources or run.method in _ARCHITECTURE:
+    sourced = run.sources or run.source_models
+    if not sourced or run.method in ARCHITECTURE:
         return False
     known = methods.describe(run.method).hyperparameters
     return {**known, **dict(run.hyperparameters)}.get("from_source", True)
@@ -107,7 +108,8 @@ def outcome(run: Run) -> Run:
     if reads_weights(run):
         return run
     usual = Run._field_defaults["backbone"]
-    if run.method == "structure_transfer" and run.backbone == usual:
+    suites = run.backbone == usual and not run.source_models
+    if run.method == "structure_transfer" and suites:
         run = run._replace(method="scratch", sources=())
     return run._replace(
         backbone=run.backbone if run.sources else usual,

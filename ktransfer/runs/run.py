@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ktransfer import data, files, fingerprints, methods
+from ktransfer.models import named
 
 _PACKAGE = Path(__file__).resolve().parents[1]
 # What a run may be measured by, and how its sources may be trained.
@@ -44,7 +45,8 @@ class Run(NamedTuple):
     closed, "validation", accuracy on a part of the labelled images that is
     held out, or "information", which reads no label (see `measures`). `also`
     names tasks whose test images the model is measured on as well, `scores`
-    functions of `transferability` that judge the source.
+    functions of `transferability` that judge the source. `source_models` are
+    the user's own, MODEL[:PREPROCESSING] each (see `models.named`).
     """
 
     experiment: str
@@ -62,10 +64,11 @@ class Run(NamedTuple):
     also: tuple[str, ...] = ()
     scores: tuple[str, ...] = ()
     recipe: str = "pretrain"
+    source_models: tuple[str, ...] = ()
 
 
 # At their default these fields stay out of a record and of its fingerprint.
-_OPTIONAL = ("evaluation", "also", "scores", "recipe")
+_OPTIONAL = ("evaluation", "also", "scores", "recipe", "source_models")
 
 
 # Identity
@@ -152,7 +155,13 @@ def fingerprint(run: Run) -> str:
         "sources": [source_fingerprint(p) for p in pretrainings(run)],
         "switches": fingerprints.switches(),
     }
+    if run.source_models:
+        parts["source_models"] = [_digest(text) for text in run.source_models]
     return files.sha256(canonical(parts).encode())
+
+
+# Read once a process: a file of weights has hundreds of megabytes.
+_digest = functools.cache(named.digest)
 
 
 def _data(name):
@@ -171,6 +180,8 @@ def code(run: Run) -> str:
         (_PACKAGE / "data" / "subsets.py", "subset"),
     ]
     choices = [("EVALUATIONS", (run.evaluation,)), ("SCORES", run.scores)]
+    if run.source_models:
+        starts.append((_PACKAGE / "models" / "own.py", "load_source"))
     if run.sources:
         starts.append((_PACKAGE / "runs" / "sources.py", "load"))
         choices += _made_by(run)

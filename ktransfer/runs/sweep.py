@@ -60,7 +60,7 @@ def sweep(
     futures = {executor.submit(_ensure_source, results, p): p for p in later}
     beside = {"choice": choice, "commit": commit()}
     for group in sorted(_groups(stale), key=_waits):
-        futures[executor.submit(_carry_out_all, results, group, beside)] = None
+        futures[executor.submit(carry_out_all, results, group, beside)] = None
     done = failed = 0
     for future, result in _completed(futures):
         if pretraining := futures[future]:
@@ -97,9 +97,10 @@ def _groups(planned: Iterable[Run]) -> list[list[Run]]:
     return found
 
 
-def _carry_out_all(
+def carry_out_all(
     results: str | Path, group: Iterable[Run], beside: dict[str, str]
 ) -> list[Record]:
+    """Carry out a group of runs in one process; return their records."""
     return [carry_out(results, run, beside) for run in group]
 
 

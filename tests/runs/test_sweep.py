@@ -39,7 +39,7 @@ def test_a_sweep_does_what_is_missing_and_nothing_twice(tmp_path):
     os.utime(path, (2**31, 2**31))
     here = Here()
     assert sweep(wanted, tmp_path, here) == (1, 0)
-    assert here.calls == ["_carry_out_all"]
+    assert here.calls == ["carry_out_all"]
     assert bytes_of(tmp_path) == first
 
 
@@ -122,7 +122,7 @@ class Killed(Here):
         return super().submit(function, *args)
 
 
-@pytest.mark.parametrize("during", ["_carry_out_all", "_ensure_source"])
+@pytest.mark.parametrize("during", ["carry_out_all", "_ensure_source"])
 def test_a_worker_that_is_killed_is_said_in_one_line(tmp_path, during):
     (run,) = sourced("feature_extraction")
     pool = local_executor(1)

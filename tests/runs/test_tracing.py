@@ -23,6 +23,8 @@ IDLE = {
     ("runs/carry_out.py", "_record"),
     ("runs/carry_out.py", "_source"),
     ("runs/carry_out.py", "_numerics"),
+    # It says whether a record shows how far the weights went from a source.
+    ("runs/planning.py", "reads_weights"),
     # It hands out names of the package, which the hash follows itself.
     ("__init__.py", "__getattr__"),
     # They read a method's text for the lists, and for its family.
