@@ -8,6 +8,7 @@ imports Keras, and nothing is unpickled.
 from ktransfer.data.archives import without_network
 from ktransfer.data.image_report import ImageReport
 from ktransfer.data.images import Images, load_images, pack
+from ktransfer.data.pictures import FITS
 from ktransfer.data.split import Split
 from ktransfer.data.subsets import subset, validation_split
 from ktransfer.data.tasks import (
@@ -22,6 +23,7 @@ from ktransfer.data.tasks import (
 )
 
 __all__ = [
+    "FITS",
     "ImageReport",
     "Images",
     "Split",

@@ -6,6 +6,8 @@ not on their names or their order.
 """
 
 import hashlib
+from collections import Counter
+from typing import NamedTuple
 
 import numpy as np
 
@@ -14,7 +16,7 @@ from ktransfer.errors import KTransferError
 
 
 def divided(
-    labels: np.ndarray,
+    labels: list[int],
     keys: list[str],
     share: float,
     seed: int,
@@ -26,7 +28,7 @@ def divided(
     little less where equal images leave no other way.
 
     Args:
-        labels: whole numbers (n,), 0..K-1.
+        labels: n whole numbers, 0..K-1.
         keys: n texts, equal where the pixels are.
         share: of the test part, between 0 and 1, both excluded.
         seed: a whole number from 0.
@@ -36,54 +38,60 @@ def divided(
         KTransferError: `E_SUBSET` for a class that cannot be divided.
     """
     _check_two_of_each(labels, keys, names)
-    groups = _groups(labels, keys, seed, len(names))
-    counts = np.bincount(labels, minlength=len(names))
-    wanted = np.clip(np.floor(counts * share + 0.5).astype(int), 1, counts - 1)
-    given, mask = np.zeros_like(counts), np.zeros(len(labels), bool)
+    groups = _groups(labels, keys, seed)
+    counts = Counter(labels)
+    wanted = {
+        k: min(max(int(n * share + 0.5), 1), n - 1) for k, n in counts.items()
+    }
+    given: Counter = Counter()
+    mask = np.zeros(len(labels), bool)
 
     def take(group):
-        nonlocal given
-        given = given + group[1]
-        mask[group[0]] = True
+        given.update(group.members)
+        mask[group.rows] = True
 
     for group in groups:
         if _fits(group, given, wanted):
             take(group)
-    for label in range(len(names)):
+    for label in counts:
         if not given[label]:
             # All its groups are larger than its share.
             take(_smallest(label, groups, given, counts, names))
     return mask
 
 
-def _groups(labels, keys, seed, num_classes):
-    """Return (rows, images a class) of equal images, ranked by the seed."""
+class _Group(NamedTuple):
+    """Rows of equal images, and how many of them each class has."""
+
+    rows: list[int]
+    members: Counter
+
+
+def _groups(labels, keys, seed):
+    """Return the groups of equal images, in an order of the seed."""
     start = str(seeds.stream(seed, "test part"))
     rows: dict[str, list[int]] = {}
     for row, key in enumerate(keys):
         rows.setdefault(key, []).append(row)
-    ranked = sorted(
-        rows, key=lambda key: hashlib.sha256(f"{start} {key}".encode()).digest()
-    )
+
+    def rank(key):
+        return hashlib.sha256(f"{start} {key}".encode()).digest()
+
     return [
-        (rows[key], np.bincount(labels[rows[key]], minlength=num_classes))
-        for key in ranked
+        _Group(rows[key], Counter(labels[row] for row in rows[key]))
+        for key in sorted(rows, key=rank)
     ]
 
 
 def _fits(group, given, most):
-    """Tell whether no class of a group gets more than `most` by it."""
-    members = group[1]
-    return bool(np.all((given + members <= most) | (members == 0)))
+    """Tell whether no class of a group gets more than its `most` by it."""
+    return all(given[k] + n <= most[k] for k, n in group.members.items())
 
 
 def _smallest(label, groups, given, counts, names):
     """Return the smallest group of a class that leaves all some training."""
-    able = [
-        group
-        for group in groups
-        if group[1][label] and _fits(group, given, counts - 1)
-    ]
+    most = {k: n - 1 for k, n in counts.items()}
+    able = [g for g in groups if label in g.members and _fits(g, given, most)]
     if not able:
         raise KTransferError(
             "E_SUBSET",
@@ -91,18 +99,20 @@ def _smallest(label, groups, given, counts, names):
             "those of other classes, and equal images must stay together. "
             "Remove them where they do not belong.",
         )
-    return min(able, key=lambda group: len(group[0]))
+    return min(able, key=lambda group: len(group.rows))
 
 
 def _check_two_of_each(labels, keys, names):
+    counts = Counter(labels)
+    different = Counter(label for label, _ in set(zip(labels, keys)))
     for label, name in enumerate(names):
-        own = [keys[row] for row in np.flatnonzero(labels == label)]
-        if len(set(own)) < 2:
-            equal = " of equal pixels" if len(own) > 1 else ""
+        if different[label] < 2:
+            found = "1 image"
+            if counts[label] > 1:
+                found = f"{counts[label]} images, all with equal pixels"
             raise KTransferError(
                 "E_SUBSET",
-                f"class {name!r} has {len(own)} image"
-                f"{'s' if len(own) > 1 else ''}{equal}; expected at least two "
-                "that differ, one to train and one to test. Add some, or "
-                "remove its folder.",
+                f"class {name!r} has {found}; expected at least two that "
+                "differ, one to train and one to test. Add some, or remove "
+                "its folder.",
             )

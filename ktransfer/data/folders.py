@@ -93,17 +93,20 @@ def read(
     Args, raises: see `images.load_images`.
     """
     _check_options(fit, test_share, seed)
-    size = image_size and _checked_size(image_size)
+    asked = None if image_size is None else _checked_size(image_size)
     found = _found(_checked_folder(folder))
-    taken, size = _fitted(found, size, fit)
+    taken, size = _fitted(found, asked, fit)
     _check_all_classes(found, taken)
-    x = _stacked(taken.values())
-    y = np.array([found.classes.index(file.label) for file in taken])
+    x, y = _arrays(found, taken)
     keys = [sha256(image) for image in x]
     if found.split:
-        in_test = np.array([file.part == "test" for file in taken])
+        in_test = _is_test(taken)
     else:
-        in_test = divided(y, keys, test_share, seed, found.classes)
+        in_test = divided(y.tolist(), keys, test_share, seed, found.classes)
+        note = (
+            f"the test part is {test_share:.3g} of each class, by seed {seed}"
+        )
+        found = found._replace(notes=(*found.notes, note))
     problem = _problem(found, x, y, in_test)
     return problem, _report(found, taken, keys, in_test, size, fit)
 
@@ -139,9 +142,8 @@ def read_plain(folder: Path) -> Problem:
             raise _unreadable(found, name, reason)
     _check_all_classes(found, taken)
     _check_one_size(found, taken)
-    y = np.array([found.classes.index(file.label) for file in taken])
-    in_test = np.array([file.part == "test" for file in taken])
-    return _problem(found, _stacked(taken.values()), y, in_test)
+    x, y = _arrays(found, taken)
+    return _problem(found, x, y, _is_test(taken))
 
 
 # What is asked for
@@ -172,11 +174,11 @@ def _check_options(fit, test_share, seed):
 
 def _checked_size(image_size):
     """Return (height, width) of what was asked for, a side or both."""
-    pair = isinstance(image_size, tuple | list)
-    sides = tuple(image_size) if pair else (image_size, image_size)
+    pair = isinstance(image_size, tuple | list) and len(image_size) == 2
+    sides = image_size if pair else (image_size, image_size)
     for side in sides:
         check_whole("image_size", side, 1)
-    if len(sides) != 2 or max(sides) > LARGEST:
+    if max(sides) > LARGEST:
         raise KTransferError(
             "E_ARGUMENT",
             f"image_size is {image_size!r}; expected one side or (height, "
@@ -233,10 +235,10 @@ def _layout(folder):
     unread = tests[1:] + others
     notes = [f"not read: {', '.join(unread)}"] if unread else []
     if not tests:
-        notes.append("train has no test beside it: it was split in two")
+        notes.append("beside train there is no folder test")
         return train, None, tuple(notes)
-    if tests[0] != "test":
-        notes.append(f"{tests[0]} is the test part, since there is no test")
+    own = "" if tests[0] == "test" else ", since there is none called test"
+    notes.append(f"the test part is the folder {tests[0]}{own}")
     return train, folder / tests[0], tuple(notes)
 
 
@@ -371,14 +373,23 @@ def _check_memory(count, size):
         )
 
 
-def _stacked(taken):
-    """Return uint8 (n, h, w, c), c of 1 where all are grey."""
-    pixels = [picture.pixels for picture in taken]
+def _arrays(found, taken):
+    """Return images uint8 (n, h, w, c), c of 1 where all are grey, and labels.
+
+    The labels are (n,).
+    """
+    where = {name: label for label, name in enumerate(found.classes)}
+    labels = np.array([where[file.label] for file in taken])
+    pixels = [picture.pixels for picture in taken.values()]
     channels = 3 if any(image.ndim == 3 for image in pixels) else 1
     images = np.empty((len(pixels), *pixels[0].shape[:2], channels), "uint8")
     for row, image in zip(images, pixels):
         row[:] = image if image.ndim == 3 else image[..., None]
-    return images
+    return images, labels
+
+
+def _is_test(taken):
+    return np.array([file.part == "test" for file in taken])
 
 
 def _check_all_classes(found, taken):

@@ -1,5 +1,6 @@
 """What was found in a folder of images: counts, sizes, doubles, and advice."""
 
+import textwrap
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
@@ -9,6 +10,7 @@ from ktransfer.analysis.words import count, plain
 IMBALANCED = 3.0
 # Names, sizes and classes that a line or a table shows.
 _FEW, _ROWS = 3, 40
+WIDTH = 80
 
 
 class ImageReport(NamedTuple):
@@ -72,15 +74,13 @@ class ImageReport(NamedTuple):
 
     def lines(self) -> list[str]:
         """Return the report as lines for the terminal."""
-        return [
-            *_read_lines(self),
-            *_size_lines(self),
-            *map(plain, self.notes),
-            *_class_lines(self.classes),
+        above = [*_read_lines(self), *_size_lines(self), *self.notes]
+        below = [
             *_equal_lines(self),
             *_advice(self),
             f"sha256 of the names and contents of all files {self.manifest}",
         ]
+        return [*_wrapped(above), *_class_lines(self.classes), *_wrapped(below)]
 
     def __str__(self) -> str:
         return "\n".join(self.lines())
@@ -125,6 +125,16 @@ def listed_reasons(skipped: Mapping[str, tuple[str, ...]]) -> list[str]:
     return [
         f"{len(names):,} {reason}: {some(names)}"
         for reason, names in skipped.items()
+    ]
+
+
+def _wrapped(lines):
+    return [
+        part
+        for line in lines
+        for part in textwrap.wrap(
+            line, WIDTH, subsequent_indent="    ", break_long_words=False
+        )
     ]
 
 
@@ -184,8 +194,8 @@ def _equal_lines(report):
         if groups:
             images = sum(map(len, groups))
             examples = some([" = ".join(group[:_FEW]) for group in groups], 2)
-            lines.append(f"equal images {what}: {images:,}: {examples}")
-    return lines or ["equal images: none"]
+            lines.append(f"{images:,} equal images {what}: {examples}")
+    return lines or ["no equal images"]
 
 
 def _advice(report):

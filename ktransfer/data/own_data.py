@@ -6,6 +6,7 @@ names, the first that has them. Nothing is unpickled.
 
 import math
 import os
+import sys
 import zipfile
 import zlib
 from pathlib import Path
@@ -131,14 +132,15 @@ def _class_names(array, num_classes, name):
             f"{num_classes} texts, one a class of y_train, in their order. "
             "Save np.array(names), or leave it out.",
         )
-    try:
-        names = array.tolist()
-    except ValueError as error:
+    points = np.dtype("u4").newbyteorder(array.dtype.byteorder)
+    if np.frombuffer(array.tobytes(), points).max(initial=0) > sys.maxunicode:
+        # NumPy would give it to Python unchecked.
         raise KTransferError(
             "E_LABELS",
-            f"{what} holds what is no text ({error}); expected {num_classes} "
-            "names. Save np.array(names), or leave it out.",
-        ) from error
+            f"{what} holds what is no text; expected {num_classes} names. Save "
+            "np.array(names), or leave it out.",
+        )
+    names = array.tolist()
     check_class_names(names, what)
     return tuple(names)
 

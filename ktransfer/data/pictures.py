@@ -36,6 +36,10 @@ _MOST_PIXELS = 89_478_485
 TOO_LARGE = "more than 89 million pixels"
 _MOST_BYTES = 256 << 20
 TOO_LONG = "more than 256 MiB"
+# Photographs shrink to a tenth, and what is larger than 16 million pixels
+# without one byte for fifty of them is made to fill a memory.
+_SMALL, _MOST_A_BYTE = 16 << 20, 50
+BOMB = "grows beyond reason when decoded"
 
 # Decoders that run nothing: Pillow hands EPS to another program.
 _FORMATS = ("JPEG", "PNG", "GIF", "BMP", "TIFF", "PPM", "WEBP")
@@ -88,7 +92,7 @@ def size(path):
         Unusable: it cannot be read.
     """
     with _opened(path) as file, _as_unusable():
-        image = _image(file)
+        image = _image(file, os.fstat(file.fileno()).st_size)
         # Pillow turns a TIFF itself, and its size with it; and it would decode
         # a whole PNG in search of a mark at its end.
         marked = image.format not in ("PNG", "TIFF") or "exif" in image.info
@@ -189,18 +193,21 @@ def _opened(path):
     return open(descriptor, "rb")
 
 
-def _image(file):
+def _image(file, num_bytes):
     """Return the Pillow image of a binary file, its pixels not yet read."""
     from PIL import Image
 
     image = Image.open(file, formats=_FORMATS)
-    if image.width * image.height > _MOST_PIXELS:
+    num_pixels = image.width * image.height
+    if num_pixels > _MOST_PIXELS:
         raise Unusable(TOO_LARGE)
+    if num_pixels > max(_SMALL, _MOST_A_BYTE * num_bytes):
+        raise Unusable(BOMB)
     return image
 
 
 def _decoded(content, to, fit):
-    image = _image(io.BytesIO(content))
+    image = _image(io.BytesIO(content), len(content))
     stored = image.size
     if to is not None:
         # A JPEG is read at half, a quarter or an eighth of its size where
