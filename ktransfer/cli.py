@@ -286,18 +286,22 @@ def _run(options):
     if loaded:
         _show(loaded, records, options, len(planned))
     else:
-        print(report.to_terminal(report.table(records, mix=options.mix)))
-        for line in report.by_class(records[0]):
-            print(line)
-        if moved := records[0].get("moved"):
-            blocks = ", ".join(f"{n} {x:.2g}" for n, x in moved.items())
-            print(f"moved from the source, relative to its size: {blocks}")
+        _show_single(records, options)
     print(
         f"{counts[1]} of {counts[0]} runs carried out in "
         f"{time.monotonic() - start:.0f} s, the others were there.",
         file=sys.stderr,
     )
     return EXIT_CODES["E_FAILED_RUNS"] if counts[2] else 0
+
+
+def _show_single(records, options):
+    print(report.to_terminal(report.table(records, mix=options.mix)))
+    for line in report.by_class(records[0]):
+        print(line)
+    if moved := records[0].get("moved"):
+        blocks = ", ".join(f"{n} {x:.2g}" for n, x in moved.items())
+        print(f"moved from the source, relative to its size: {blocks}")
 
 
 def _check_jobs(options):

@@ -456,11 +456,8 @@ def _problem(found, x, y, in_test):
 
 
 def _report(found, taken, keys, in_test, size, fit):
-    names = [file.name for file in taken]
     labels = [file.label for file in taken]
     parts = ["test" if held else "train" for held in in_test]
-    within, across_classes = equal_images(keys, names, labels)
-    across_parts = equal_images(keys, names, parts)[1]
     where = Counter(zip(labels, parts))
     kinds = Counter(picture.pixels.ndim for picture in taken.values())
     return ImageReport(
@@ -477,10 +474,8 @@ def _report(found, taken, keys, in_test, size, fit):
         colour=kinds[3],
         split_made=not found.split,
         notes=found.notes,
-        equal_within=tuple(within),
-        equal_across_classes=tuple(across_classes),
-        equal_across_parts=tuple(across_parts),
         manifest=_manifest(taken),
+        **equal_images(keys, [file.name for file in taken], labels, parts),
     )
 
 

@@ -1,7 +1,7 @@
 """What was found in a folder of images: counts, sizes, doubles, and advice."""
 
 import textwrap
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from ktransfer.analysis.words import count, plain
@@ -87,30 +87,43 @@ class ImageReport(NamedTuple):
 
 
 def equal_images(
-    keys: Iterable[str], names: Iterable[str], kinds: Iterable[str]
-) -> tuple[list, list]:
-    """Return the groups of equal images inside a kind, and across kinds.
+    keys: Sequence[str],
+    names: Sequence[str],
+    labels: Sequence[str],
+    parts: Sequence[str],
+) -> dict[str, tuple[tuple[str, ...], ...]]:
+    """Return the groups of equal images, by the name of their field.
 
     Args:
         keys: of each image, equal where their pixels are.
-        names: of each image.
-        kinds: of each image: its class, or its part.
+        names, labels, parts: of each image.
     """
-    groups: dict[str, dict[str, list[str]]] = {}
+    within, across_classes = _groups(keys, names, labels)
+    _, across_parts = _groups(keys, names, parts)
+    return {
+        "equal_within": within,
+        "equal_across_classes": across_classes,
+        "equal_across_parts": across_parts,
+    }
+
+
+def _groups(keys, names, kinds):
+    """Return the groups inside one kind, and those of several kinds."""
+    found: dict[str, dict[str, list[str]]] = {}
     for key, name, kind in zip(keys, names, kinds, strict=True):
-        groups.setdefault(key, {}).setdefault(kind, []).append(name)
+        found.setdefault(key, {}).setdefault(kind, []).append(name)
     inside = [
         tuple(members)
-        for group in groups.values()
+        for group in found.values()
         for members in group.values()
         if len(members) > 1
     ]
     across = [
         tuple(name for members in group.values() for name in members)
-        for group in groups.values()
+        for group in found.values()
         if len(group) > 1
     ]
-    return inside, across
+    return tuple(inside), tuple(across)
 
 
 def some(names: Iterable[str], most: int = _FEW) -> str:
