@@ -20,6 +20,7 @@ _HOME = {
     "Split": "data",
     "Task": "data",
     "load": "data",
+    "load_images": "data",
     "Source": "models.own",
     "attach_head": "models.surgery",
     "adapt_input": "models.surgery",

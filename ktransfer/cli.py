@@ -1,4 +1,4 @@
-"""The command `ktransfer`: list, run, report, data, doctor.
+"""The command `ktransfer`: list, run, report, data, images, doctor.
 
 Everything that can be refused is refused before TensorFlow is imported.
 """
@@ -80,6 +80,7 @@ def _parser():
     command = commands.add_parser("data", help=about, description=about)
     command.add_argument("name", help="such as mnist, mnist_5to9, digits")
     command.set_defaults(act=_data)
+    _add_images(commands)
     about = "show what this machine runs: versions, settings, data, speed"
     command = commands.add_parser("doctor", help=about, description=about)
     command.set_defaults(act=_doctor)
@@ -200,6 +201,35 @@ def _add_refresh(commands):
     command.set_defaults(act=_refresh)
 
 
+def _add_images(commands):
+    about = "read a folder of images, report what is in it, and pack it"
+    command = commands.add_parser("images", help=about, description=about)
+    command.add_argument("folder", help="with a folder of images a class")
+    command.add_argument(
+        "--image-size", type=int, metavar="N", help="pixels a side"
+    )
+    command.add_argument(
+        "--fit",
+        default="pad",
+        choices=data.FITS,
+        help="how an image of another size gets it (default: pad)",
+    )
+    command.add_argument(
+        "--test-share",
+        type=float,
+        default=0.2,
+        metavar="SHARE",
+        help="of each class, where there is no test part (default: 0.2)",
+    )
+    command.add_argument("--seed", type=int, default=0, help="of that choice")
+    command.add_argument(
+        "--into",
+        metavar="FILE.npz",
+        help="write them; in $KTRANSFER_DATA it is a data set of that name",
+    )
+    command.set_defaults(act=_images)
+
+
 def _add_jobs(command):
     command.add_argument(
         "--jobs",
@@ -290,16 +320,22 @@ def _run(options):
     if loaded:
         _show(loaded, records, options, len(planned))
     else:
-        print(report.to_terminal(report.table(records, mix=options.mix)))
-        if moved := records[0].get("moved"):
-            blocks = ", ".join(f"{n} {x:.2g}" for n, x in moved.items())
-            print(f"moved from the source, relative to its size: {blocks}")
+        _show_single(records, options)
     print(
         f"{counts[1]} of {counts[0]} runs carried out in "
         f"{time.monotonic() - start:.0f} s, the others were there.",
         file=sys.stderr,
     )
     return EXIT_CODES["E_FAILED_RUNS"] if counts[2] else 0
+
+
+def _show_single(records, options):
+    print(report.to_terminal(report.table(records, mix=options.mix)))
+    for line in report.by_class(records[0]):
+        print(line)
+    if moved := records[0].get("moved"):
+        blocks = ", ".join(f"{n} {x:.2g}" for n, x in moved.items())
+        print(f"moved from the source, relative to its size: {blocks}")
 
 
 def _check_jobs(options):
@@ -472,7 +508,21 @@ def _show(loaded, records, options, planned):
     print(*(f"written: {path}" for path in written), sep="\n")
 
 
-# data and doctor
+# images, data and doctor
+
+
+def _images(options):
+    chosen = {
+        "image_size": options.image_size,
+        "fit": options.fit,
+        "test_share": options.test_share,
+        "seed": options.seed,
+    }
+    if options.into:
+        print(data.pack(options.folder, options.into, **chosen).report)
+        print(f"written: {options.into}")
+    else:
+        print(data.load_images(options.folder, **chosen).report)
 
 
 def _data(options):
@@ -486,8 +536,9 @@ def _data(options):
     print(f"images {height} x {width} x {channels}, {task.num_classes} classes")
     print(f"labels {', '.join(map(str, task.labels))}")
     for name, split in (("train", task.train), ("test", test)):
-        counts = np.bincount(split.y, minlength=task.num_classes)
-        print(f"{name} {len(split.y):,} images, a class {counts.tolist()}")
+        counts = np.bincount(split.y, minlength=task.num_classes).tolist()
+        listed = ", ".join(f"{a}: {n:,}" for a, n in zip(task.labels, counts))
+        print(f"{name} {len(split.y):,} images, a class {listed}")
     print(f"sha256 of the training arrays {task.sha256}")
     print(f"sha256 of train and test {data.digest(options.name)}")
 

@@ -143,6 +143,7 @@ def timed(*arguments, cwd=None):
         ["--help"],
         ["list", "methods"],
         ["list", "data"],
+        ["images", "nowhere"],
         ["run", "--method", "nothing", "--target", "digits"],
         [*BASE, *TARGET, "--steps", "0"],
     ],
@@ -189,7 +190,10 @@ def test_one_run_from_the_command_line(capsys, tmp_path):
     arguments = ["run", "--method", "majority", *TARGET]
     arguments += ["--labels-per-class", "2", "--results", str(tmp_path)]
     assert cli.main([*arguments, "--jobs", "1"]) == 0
-    assert "majority" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "majority" in out
+    assert "balanced accuracy 10.0 %" in out
+    assert "accuracy by class, %: 0 " in out
 
 
 @pytest.mark.parametrize("count", [0, 2])

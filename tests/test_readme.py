@@ -101,6 +101,24 @@ def test_ones_own_model_and_images(text, tmp_path, monkeypatch, capsys):
     assert names == ["linear_probe", "fine_tuning", "wise_ft"]
 
 
+def test_images_of_ones_own_are_used_as_shown(tmp_path, monkeypatch, capsys):
+    content = (DOCS / "use.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"```python\n(.*?)```", content, re.S)
+    code = "\n".join(blocks).replace("steps=60", "steps=2")
+    rng = np.random.default_rng(0)
+    for label in ("cat", "dog"):
+        (tmp_path / "photos" / label).mkdir(parents=True)
+        for k in range(5):
+            pixels = rng.integers(0, 256, (30 + k, 40, 3), "uint8")
+            file = tmp_path / "photos" / label / f"{k}.png"
+            Image.fromarray(pixels).save(file)
+    monkeypatch.chdir(tmp_path)
+    names: dict = {}
+    exec(code, names)
+    assert names["right"].shape == (2,)
+    assert "10 images read, 2 classes" in capsys.readouterr().out
+
+
 def test_the_example_is_a_method_when_its_file_is_there(
     text, tmp_path, monkeypatch
 ):

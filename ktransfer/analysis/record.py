@@ -89,6 +89,9 @@ class Record(TypedDict):
 
     # Classes of the target.
     num_classes: int
+    # Their names, in order. Absent where they are numbers, and from old
+    # records.
+    labels: NotRequired[list[str]]
     # Labelled images of the target, held-out ones among them.
     num_labels: int
     # What the images of each source are.
@@ -136,8 +139,15 @@ class Record(TypedDict):
     test_accuracy: float | None
     # Loss on them.
     test_loss: float | None
-    # Share that is right, of each class in turn.
-    per_class_accuracy: list[float]
+    # Share that is right, of each class in turn; None of a class that has no
+    # test image.
+    per_class_accuracy: list[float | None]
+    # Mean of these shares. Absent where nothing was measured, and from old
+    # records.
+    balanced_accuracy: NotRequired[float]
+    # Test images by true class, a row each, and by the class they were taken
+    # for. Absent as above, and where the classes are 2, or more than 50.
+    confusion: NotRequired[list[list[int]]]
 
     # What a run was asked for. Absent where it was not, or did not end well.
 

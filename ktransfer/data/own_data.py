@@ -1,35 +1,31 @@
 """The user's own images: an .npz of arrays, or a folder of image files.
 
-Both lie in the folder that the environment variable KTRANSFER_DATA names.
-Nothing is unpickled, and no label is read in a second pass over the files.
+Both lie in one of the folders that the environment variable KTRANSFER_DATA
+names, the first that has them. Nothing is unpickled.
 """
 
 import math
 import os
-import warnings
+import sys
 import zipfile
 import zlib
 from pathlib import Path
 
 import numpy as np
 
+from ktransfer.data import folders
 from ktransfer.data.split import (
     Problem,
-    Split,
-    check_classes,
+    check_class_names,
     check_same_shape,
     checked_images,
-    checked_labels,
     checked_splits,
     sha256,
 )
 from ktransfer.errors import KTransferError
 
 KEYS = ("x_train", "y_train", "x_test", "y_test")
-SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".webp")
 
-_GREY_MODES = ("1", "L", "LA")
-_COLOUR_MODES = ("P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr")
 # Deflate reaches 1000 : 1 on zeros, and photographs hardly 2 : 1.
 _MAX_RATIO, _SMALL = 100, 64 << 20
 
@@ -47,63 +43,65 @@ _KNOWN_ARRAYS = {
 }
 
 
-def user_folder():
-    """Return the folder that KTRANSFER_DATA names, or None where it is unset.
+def user_folders():
+    """Return the folders that KTRANSFER_DATA names, a list of paths.
+
+    Several are separated as in PATH, and none where it is unset.
 
     Raises:
-        KTransferError: `E_ARGUMENT` when it names no folder.
+        KTransferError: `E_ARGUMENT` when it names what is no folder.
     """
-    name = os.environ.get("KTRANSFER_DATA")
-    if not name:
-        return None
-    folder = Path(name)
-    if not folder.is_dir():
-        raise KTransferError(
-            "E_ARGUMENT",
-            f"KTRANSFER_DATA is {name!r}, which is no folder; expected one "
-            "that holds <name>.npz or <name>/train/<class>/.",
-        )
-    return folder
+    named = os.environ.get("KTRANSFER_DATA", "").split(os.pathsep)
+    found = [Path(name) for name in named if name]
+    for folder in found:
+        if not folder.is_dir():
+            raise KTransferError(
+                "E_ARGUMENT",
+                f"KTRANSFER_DATA is {str(folder)!r}, which is no folder; "
+                "expected one that holds <name>.npz or <name>/train/<class>/.",
+            )
+    return found
 
 
 def find(name):
     """Return the path of the user's data set `name`, or None.
 
-    An .npz wins over a folder of the same name.
+    The first folder wins, and in it an .npz over a folder of the same name.
     """
-    folder = user_folder()
-    if folder is None:
-        return None
-    for path in (folder / f"{name}.npz", folder / name / "train"):
-        if path.exists():
-            return path if path.suffix == ".npz" else path.parent
+    for folder in user_folders():
+        for path in (folder / f"{name}.npz", folder / name / "train"):
+            if path.exists():
+                return path if path.suffix == ".npz" else path.parent
     return None
 
 
 def found_names():
     """Return the stems of the .npz files and the names of the image folders."""
-    folder = user_folder()
-    if folder is None:
-        return []
-    archives = [path.stem for path in folder.glob("*.npz")]
-    return archives + [path.parent.name for path in folder.glob("*/train")]
+    found = []
+    for folder in user_folders():
+        found += [path.stem for path in folder.glob("*.npz")]
+        found += [path.parent.name for path in folder.glob("*/train")]
+    return found
 
 
 def read(path):
     """Return the checked `Problem` at `path`, an .npz file or a folder."""
-    return read_npz(path) if path.suffix == ".npz" else read_folder(path)
+    if path.suffix == ".npz":
+        return read_npz(path)
+    return folders.read_plain(path)
 
 
 def read_npz(path):
     """Return the `Problem` in an .npz with the keys of `keras.datasets`.
 
-    A fifth key, `x_unlabelled`, is taken where it is there; others are ignored.
+    Two more are taken where they are there, `x_unlabelled` and `classes`: the
+    names of the classes, an array of K texts. Others are ignored.
 
     Raises:
         KTransferError: `E_DATA_HASH` for a file that is no sound .npz,
             `E_IMAGES`, `E_LABELS` or `E_SUBSET` for what is in it.
     """
-    arrays = read_arrays(path, path.name, (*KEYS, "x_unlabelled"))
+    arrays = read_arrays(path, path.name, (*KEYS, "x_unlabelled", "classes"))
     for key in KEYS:
         if key not in arrays:
             raise KTransferError(
@@ -119,7 +117,32 @@ def read_npz(path):
         unlabelled = checked_images(unlabelled, what)
         check_same_shape(unlabelled, train.x.shape[1:], what)
     labels = tuple(range(int(train.y.max()) + 1))
+    if "classes" in arrays:
+        labels = _class_names(arrays["classes"], len(labels), name)
     return Problem(train, test, unlabelled, labels, _origin(name, train, test))
+
+
+def _class_names(array, num_classes, name):
+    """Return the names in the array `classes` of an .npz, a tuple of K."""
+    what = f"classes of {name}"
+    if array.dtype.kind != "U" or array.shape != (num_classes,):
+        raise KTransferError(
+            "E_LABELS",
+            f"{what} holds {array.dtype} in shape {array.shape}; expected "
+            f"{num_classes} texts, one a class of y_train, in their order. "
+            "Save np.array(names), or leave it out.",
+        )
+    points = np.dtype("u4").newbyteorder(array.dtype.byteorder)
+    if np.frombuffer(array.tobytes(), points).max(initial=0) > sys.maxunicode:
+        # NumPy would give it to Python unchecked.
+        raise KTransferError(
+            "E_LABELS",
+            f"{what} holds what is no text; expected {num_classes} names. Save "
+            "np.array(names), or leave it out.",
+        )
+    names = array.tolist()
+    check_class_names(names, what)
+    return tuple(names)
 
 
 def _origin(name, train, test):
@@ -185,7 +208,7 @@ def _read_array(archive, info, name):
         shape, columns_first, dtype = _header(member)
         if dtype.hasobject:
             raise KTransferError(
-                "E_LABELS" if key.startswith("y") else "E_IMAGES",
+                "E_IMAGES" if key.startswith("x") else "E_LABELS",
                 f"{key} of {name} holds Python objects, which are never "
                 "read; expected numbers. Save an array of uint8 images or "
                 "integer labels.",
@@ -204,133 +227,3 @@ def _header(member):
     if version == (2, 0):
         return np.lib.format.read_array_header_2_0(member)
     raise ValueError(f"it holds an array in .npy version {version}")
-
-
-def read_folder(folder):
-    """Return the `Problem` in train/<class>/ and test/<class>/ of `folder`.
-
-    The class names, sorted, get the labels 0, 1, ...; within a class the files
-    are in the order of their names. Grey images have one channel; as soon as
-    one image has colour, all are RGB. Pixels are taken as stored: transparency
-    is dropped and a camera's rotation mark is not followed.
-
-    Raises:
-        KTransferError: `E_IMAGES` for a file that is no image or of another
-            size, `E_SUBSET` for a class without images, `E_LABELS` for a class
-            of the test images that has no training images.
-    """
-    train_files, classes = _listed(folder, "train")
-    test_files, test_classes = _listed(folder, "test")
-    for name in sorted(set(test_classes) - set(classes)):
-        raise KTransferError(
-            "E_LABELS",
-            f"{folder.name}/test has a class {name!r} that {folder.name}/train "
-            f"has not; expected some of {', '.join(classes)}.",
-        )
-    paths = [path for path, _ in train_files + test_files]
-    images = _read_images(paths, folder)
-    where = {name: label for label, name in enumerate(classes)}
-    labels = [where[name] for _, name in train_files + test_files]
-    train, test = [
-        Split(
-            checked_images(images[rows], f"{folder.name}/{part}"),
-            checked_labels(labels[rows], len(labels[rows]), part),
-        )
-        for part, rows in (
-            ("train", slice(len(train_files))),
-            ("test", slice(len(train_files), None)),
-        )
-    ]
-    check_classes(train.y, f"{folder.name}/train")
-    content = sha256(*train, *test)[:8]
-    origin = f"folder {folder.name} (sha256 {content})"
-    return Problem(train, test, None, tuple(classes), origin)
-
-
-def _listed(folder, part):
-    """Return the sorted (path, class) of all image files, and the classes."""
-    root = folder / part
-    classes = (
-        sorted(path.name for path in root.iterdir() if _is_class(path))
-        if root.is_dir()
-        else []
-    )
-    listed = []
-    for name in classes:
-        names = sorted(path.name for path in (root / name).iterdir())
-        chosen = [
-            (root / name / file, name)
-            for file in names
-            if not file.startswith(".") and file.lower().endswith(SUFFIXES)
-        ]
-        if not chosen:
-            raise KTransferError(
-                "E_SUBSET",
-                f"{folder.name}/{part}/{name} holds no image; expected files "
-                f"ending in {', '.join(SUFFIXES)}. Add some, or remove it.",
-            )
-        listed += chosen
-    if not listed:
-        raise KTransferError(
-            "E_SUBSET",
-            f"{folder.name} has no images in {part}/; expected a folder a "
-            f"class, {folder.name}/{part}/<class>/.",
-        )
-    return listed, classes
-
-
-def _is_class(path):
-    return path.is_dir() and not path.name.startswith(".")
-
-
-def _read_images(paths, folder):
-    """Return uint8 (n, h, w, c) of the image files, in the order given."""
-    images, first, grey = [], None, True
-    for path in paths:
-        image = _read_image(path, folder)
-        first = first or image.size
-        if image.size != first:
-            raise KTransferError(
-                "E_IMAGES",
-                f"{path.relative_to(folder.parent)} has {image.size[0]} x "
-                f"{image.size[1]} pixels, the first image {first[0]} x "
-                f"{first[1]}; expected one size for all. Resize them.",
-            )
-        grey = grey and image.mode == "L"
-        images.append(image)
-    return np.stack(
-        [np.asarray(i if grey else i.convert("RGB")) for i in images]
-    )
-
-
-def _read_image(path, folder):
-    from PIL import Image, UnidentifiedImageError
-
-    name = path.relative_to(folder.parent)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(path) as image:
-                mode = image.mode
-                if mode in _GREY_MODES:
-                    return image.convert("L")
-                if mode in _COLOUR_MODES:
-                    return image.convert("RGB")
-    except (
-        OSError,
-        SyntaxError,
-        ValueError,
-        UnidentifiedImageError,
-        Image.DecompressionBombError,
-        Image.DecompressionBombWarning,
-    ) as error:
-        raise KTransferError(
-            "E_IMAGES",
-            f"{name} cannot be read as an image; expected a whole file of "
-            f"{', '.join(SUFFIXES)}. Replace or remove it.",
-        ) from error
-    raise KTransferError(
-        "E_IMAGES",
-        f"{name} has pixels of mode {mode}; expected 8 bits a channel, grey or "
-        "colour. Convert it to PNG.",
-    )

@@ -171,6 +171,33 @@ def check_classes(labels, what):
     return num_classes
 
 
+def check_class_names(names, what):
+    """Refuse names of classes that are not printable, or not distinct.
+
+    Args:
+        names: list of texts.
+        what: whose they are, for the message: "classes of mine.npz".
+
+    Raises:
+        KTransferError: `E_LABELS`.
+    """
+    seen = set()
+    for number, name in enumerate(names):
+        if not name.isprintable() or not name.strip():
+            raise KTransferError(
+                "E_LABELS",
+                f"{what}: name {number} is {name!r}; expected letters that "
+                "can be printed. Rename it.",
+            )
+        if name in seen:
+            raise KTransferError(
+                "E_LABELS",
+                f"{what}: {name!r} is there twice; expected one name a class. "
+                "Rename one.",
+            )
+        seen.add(name)
+
+
 def checked_splits(arrays, of):
     """Return the checked training and test `Split` of four arrays.
 

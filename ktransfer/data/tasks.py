@@ -188,13 +188,17 @@ def names() -> list[str]:
     )
 
 
-def _place(name):
+def _check_grammar(name):
     if not isinstance(name, str) or not _NAME.fullmatch(name):
         raise KTransferError(
             "E_ARGUMENT",
             f"data set {name!r} is no valid name; expected 1 to 64 of a-z, 0-9 "
             "and _, the first no _. Rename the file or folder.",
         )
+
+
+def _place(name):
+    _check_grammar(name)
     if not _find(name)[0]:
         if shift := _SHIFT.fullmatch(name):
             return _shifted(_place(shift[1]), shift[2], None)
@@ -268,9 +272,27 @@ def _ranking(place, seed):
     return subsets.ranking(_problem(place).train, seed)
 
 
-@functools.lru_cache(maxsize=4)
-def _whole_task(name, place):
-    problem = _problem(place)
+def check_new_name(name: str) -> None:
+    """Check a `name` for data of one's own that are not there yet.
+
+    Raises:
+        KTransferError: `E_ARGUMENT` for one that breaks the grammar, or that
+            the embedded data have.
+    """
+    _check_grammar(name)
+    if name in _EMBEDDED:
+        raise KTransferError(
+            "E_ARGUMENT",
+            f"{name!r} is the name of embedded data, which would be found "
+            "instead; expected another. Rename the file.",
+        )
+
+
+def as_task(name: str, problem: Problem, label_space: str) -> Task:
+    """Return the `Task` called `name` of a `Problem`, without its test split.
+
+    `label_space` is as in `Task`.
+    """
     return Task(
         name=name,
         num_classes=len(problem.labels),
@@ -280,8 +302,13 @@ def _whole_task(name, place):
         origin=problem.origin,
         sha256=_task_hash(problem.train, problem.unlabelled),
         labels=problem.labels,
-        label_space=_label_space(place),
+        label_space=label_space,
     )
+
+
+@functools.lru_cache(maxsize=4)
+def _whole_task(name, place):
+    return as_task(name, _problem(place), _label_space(place))
 
 
 def _label_space(place):

@@ -14,31 +14,53 @@ from ktransfer.models.surgery import adapt_input, copy, copy_backbone
 
 # Maps that are read at once, of several channels.
 _ROWS = 1000
+# Classes whose confusions a record lists, one by one.
+_MOST_CONFUSED = 50
 
 
 def evaluate(model, target):
     """Open the test split of `target`, once, and measure `model` on it.
 
     Returns:
-        dictionary for the record: accuracies and the mean cross-entropy in
-        nats; status `diverged` where a logit is not finite.
+        dictionary for the record: accuracies, the mean cross-entropy in nats,
+        and which class was taken for which; status `diverged` where a logit
+        is not finite.
     """
     test = data.test_split(target)
     logits = predict(model, test.x).astype("float64")
     if not np.isfinite(logits).all():
         return {"status": "diverged", "reason": "logits are not finite"}
-    right = logits.argmax(axis=-1) == test.y
+    guessed = logits.argmax(axis=-1)
+    right = guessed == test.y
     top = logits.max(axis=-1, keepdims=True)
     log_sum = top[:, 0] + np.log(np.exp(logits - top).sum(axis=-1))
     losses = log_sum - logits[np.arange(len(test.y)), test.y]
-    per_class = [right[test.y == k].mean() for k in range(logits.shape[-1])]
     return {
         "status": "ok",
         "num_test_images": len(test.y),
         "test_accuracy": float(right.mean()),
         "test_loss": float(losses.mean()),
-        "per_class_accuracy": [round(float(a), 6) for a in per_class],
+        **_by_class(test.y, guessed, logits.shape[-1]),
     }
+
+
+def _by_class(labels, guessed, num_classes):
+    """Return what the record says of each class; None of one without images."""
+    confusion = np.zeros((num_classes, num_classes), int)
+    np.add.at(confusion, (labels, guessed), 1)
+    counts, right = confusion.sum(axis=1), confusion.diagonal()
+    shares = [r / n if n else None for r, n in zip(right, counts)]
+    known = [share for share in shares if share is not None]
+    found = {
+        "balanced_accuracy": float(np.mean(known)),
+        "per_class_accuracy": [
+            None if share is None else round(float(share), 6)
+            for share in shares
+        ],
+    }
+    if 2 < num_classes <= _MOST_CONFUSED:
+        found["confusion"] = confusion.tolist()
+    return found
 
 
 def accuracy(model, split):

@@ -16,11 +16,17 @@ from ktransfer.analysis.record import Record
 from ktransfer.errors import KTransferError
 from ktransfer.report.rows import COLUMNS, Table, table
 from ktransfer.report.sentences import missing_controls
-from ktransfer.report.texts import to_csv, to_markdown, to_terminal
+from ktransfer.report.texts import (
+    by_class,
+    to_csv,
+    to_markdown,
+    to_terminal,
+)
 
 __all__ = [
     "COLUMNS",
     "Table",
+    "by_class",
     "missing_controls",
     "table",
     "to_csv",

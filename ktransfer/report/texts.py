@@ -11,8 +11,12 @@ import textwrap
 from collections.abc import Collection
 
 from ktransfer.analysis import arms, words
+from ktransfer.analysis.record import Record
 from ktransfer.report import sentences
 from ktransfer.report.rows import COLUMNS, Table
+
+# Classes, and pairs of them, that are named one by one.
+_MOST_CLASSES, _MOST_PAIRS = 20, 3
 
 
 def _accuracy_text(row):
@@ -213,3 +217,49 @@ def _aligned(cells, widths, width):
         adjust = text.ljust if verdict else text.rjust
         parts.append(adjust(widths[place]))
     return [*above, "  ".join(parts).rstrip()]
+
+
+def by_class(record: Record, width: int = 80) -> list[str]:
+    """Return lines for the terminal on the classes of one run.
+
+    The balanced accuracy, the accuracy of each class (where there are many,
+    of the lowest), and which class was most often taken for which. Empty for
+    a run without them.
+    """
+    if "balanced_accuracy" not in record:
+        return []
+    names = record.get("labels") or [*map(str, range(record["num_classes"]))]
+    balanced = words.percent((record["balanced_accuracy"], math.nan, 0), ".1f")
+    lines = [
+        f"balanced accuracy {balanced} %",
+        _class_line(names, record["per_class_accuracy"]),
+    ]
+    if pairs := _confused(names, record.get("confusion", [])):
+        lines.append(f"most often taken for another: {'; '.join(pairs)}")
+    return [part for line in lines for part in _wrap(line, width)]
+
+
+def _class_line(names, accuracies):
+    known = [(a, name) for a, name in zip(accuracies, names) if a is not None]
+    start = "accuracy by class, %"
+    if len(known) > _MOST_CLASSES:
+        known = sorted(known)[:_MOST_CLASSES]
+        start = f"the {_MOST_CLASSES} classes of lowest accuracy, %"
+    texts = [f"{name} {100 * accuracy:.1f}" for accuracy, name in known]
+    if absent := [name for a, name in zip(accuracies, names) if a is None]:
+        texts.append(f"no test image of {', '.join(absent[:_MOST_CLASSES])}")
+    return f"{start}: {', '.join(texts)}"
+
+
+def _confused(names, confusion):
+    """Return `cat as dog 12 of 50` for the most frequent mistakes."""
+    found = [
+        (-number, true, taken)
+        for true, row in enumerate(confusion)
+        for taken, number in enumerate(row)
+        if number and true != taken
+    ]
+    return [
+        f"{names[true]} as {names[taken]} {-number} of {sum(confusion[true])}"
+        for number, true, taken in sorted(found)[:_MOST_PAIRS]
+    ]

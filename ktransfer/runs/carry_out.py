@@ -106,6 +106,8 @@ def measured(run: Run, sources: list) -> dict[str, Any]:
         "target_origin": task.origin,
         "target_sha256": task.sha256,
     }
+    if all(isinstance(label, str) for label in task.labels):
+        found["labels"] = list(task.labels)
     try:
         return found | _measure(run, task, sources)
     except NotApplicable as error:

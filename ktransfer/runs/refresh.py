@@ -125,7 +125,8 @@ def _beside(results: str | Path) -> Path:
 
 
 def _differing(old: Record, new: Record) -> list[str]:
-    fields = {*old, *new} - {*_ABOUT}
+    # What older records may lack has not moved where they do.
+    fields = {*old, *(Record.__required_keys__ & {*new})} - {*_ABOUT}
     return sorted(f for f in fields if old.get(f) != new.get(f))
 
 

@@ -67,6 +67,7 @@ def real(tmp_path_factory):
             source_steps=2,
             evaluation="information",
         ),
+        *planned("majority", seeds=(0,), target="letters"),
         # It needs BatchNorm.
         *sourced("normalization_tuning"),
     ]

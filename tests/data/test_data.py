@@ -152,6 +152,27 @@ def test_a_data_folder_that_is_not_there(monkeypatch, tmp_path):
     assert data.load("digits").num_classes == 10
 
 
+def test_several_data_folders_of_which_the_first_wins(
+    folder, tmp_path, monkeypatch
+):
+    other, own = tmp_path / "other", tmp_path / "own"
+    for place, num_classes in ((folder, 2), (other, 3)):
+        place.mkdir(exist_ok=True)
+        save(place, "both", **sample(num_classes=num_classes))
+    save(other, "there")
+    photos(other)
+    save(folder, "here")
+    named = os.pathsep.join(["", str(folder), str(other), ""])
+    monkeypatch.setenv("KTRANSFER_DATA", named)
+    assert data.load("both").num_classes == 2
+    assert data.load("there").num_classes == 3
+    assert {"both", "here", "there", "photos"} <= set(data.names())
+    assert len(data.load("photos").train.y) == 4
+    monkeypatch.setenv("KTRANSFER_DATA", f"{folder}{os.pathsep}{own}")
+    with refused("E_ARGUMENT", "KTRANSFER_DATA", repr(str(own))):
+        data.load("here")
+
+
 def test_embedded_sets_stay_the_embedded_ones(folder):
     save(folder, "digits")
     assert data.load("digits").origin == "embedded glyphs"
@@ -465,6 +486,50 @@ def test_bad_sets_of_classes(folder, labels, words):
         data.load("mine")
 
 
+NAMES = np.array(["ant", "bee", "猫"])
+
+
+@pytest.mark.parametrize("names", [NAMES, NAMES.astype(">U9")])
+def test_names_of_classes(folder, names):
+    plain = save(folder, "plain")
+    save(folder, classes=names)
+    assert data.load("mine").labels == ("ant", "bee", "猫")
+    assert data.load("mine_2_0").labels == ("猫", "ant")
+    assert data.load("plain").labels == (0, 1, 2)
+    assert data.load("plain").sha256 == data.load("mine").sha256
+    assert set(plain) == {"x_train", "y_train", "x_test", "y_test"}
+
+
+def code_points(*values):
+    return np.array(values, "uint32").view("<U1")
+
+
+@pytest.mark.parametrize(
+    ("names", "words"),
+    [
+        (NAMES[:2], ["<U3 in shape (2,)", "3 texts"]),
+        (np.array([*NAMES, "dog"]), ["shape (4,)"]),
+        (NAMES[:, None], ["shape (3, 1)"]),
+        (np.array("ant"), ["shape ()"]),
+        (np.arange(3), ["int64"]),
+        (np.array([b"a", b"b", b"c"]), ["S1"]),
+        (np.array(["ant", "bee", "ant"]), ["'ant' is there twice"]),
+        (np.array(["ant", "", "bee"]), ["name 1 is ''"]),
+        (np.array(["ant", "bee", "  "]), ["name 2 is '  '"]),
+        (np.array(["ant", "b\nee", "cat"]), ["name 1", "printed"]),
+        (np.array(["\x1b[2J", "b", "c"]), ["name 0", "printed"]),
+        (np.array(["a", "b\u202e", "c"]), ["name 1", "printed"]),
+        (code_points(97, 0xDCFF, 99), ["name 1", "printed"]),
+        (code_points(97, 0x7FFFFFFF, 99), ["no text"]),
+        (NAMES.astype(object), ["Python objects"]),
+    ],
+)
+def test_bad_names_of_classes(folder, names, words):
+    save(folder, classes=names)
+    with refused("E_LABELS", "classes", "mine.npz", *words):
+        data.load("mine")
+
+
 class Marker:
     """What unpickling would run."""
 
@@ -653,7 +718,13 @@ def test_broken_image_files(folder, content):
 def test_images_of_sixteen_bits(folder):
     root = photos(folder, grey=True)
     picture(root / "train" / "cat" / "3.png", np.full((6, 5), 999, "uint16"))
-    with refused("E_IMAGES", "I;16"):
+    assert (data.load("photos").train.x[-1] == 3).all()
+
+
+def test_images_of_floats(folder):
+    root = photos(folder, grey=True)
+    picture(root / "train" / "cat" / "3.tif", np.full((6, 5), 0.5, "float32"))
+    with refused("E_IMAGES", "train/cat/3.tif", "neither grey nor colour"):
         data.load("photos")
 
 

@@ -178,3 +178,56 @@ def test_evaluation_counts_every_image_once(monkeypatch):
     assert found["test_loss"] == pytest.approx(expected.mean())
     logits[3, 3] = np.nan
     assert evaluation.evaluate(None, "digits")["status"] == "diverged"
+
+
+def evaluated(monkeypatch, labels, guessed, num_classes):
+    """Return what the record says of guesses, and plant the test split."""
+    labels = np.array(labels, "int32")
+    test = Split(np.zeros((len(labels), 2, 2, 1), "uint8"), labels)
+    logits = np.eye(num_classes)[guessed]
+    monkeypatch.setattr(data, "test_split", lambda name: test)
+    monkeypatch.setattr(evaluation, "predict", lambda model, x: logits)
+    return evaluation.evaluate(None, "any")
+
+
+def test_the_classes_count_alike_in_the_balanced_accuracy(monkeypatch):
+    labels = [0] * 8 + [1] * 2 + [2]
+    guessed = [0] * 7 + [1] + [1, 0] + [0]
+    found = evaluated(monkeypatch, labels, guessed, 3)
+    assert found["test_accuracy"] == pytest.approx(8 / 11)
+    assert found["balanced_accuracy"] == pytest.approx((7 / 8 + 1 / 2) / 3)
+    assert found["per_class_accuracy"] == [0.875, 0.5, 0.0]
+    assert found["confusion"] == [[7, 1, 0], [1, 1, 0], [1, 0, 0]]
+
+
+def test_a_class_without_test_images_has_no_accuracy(monkeypatch):
+    found = evaluated(monkeypatch, [0, 0, 2, 2], [0, 1, 2, 2], 3)
+    assert found["per_class_accuracy"] == [0.5, None, 1.0]
+    assert found["balanced_accuracy"] == 0.75
+    assert found["confusion"] == [[1, 1, 0], [0, 0, 0], [0, 0, 2]]
+    assert "null" in runs.canonical(found)
+
+
+@pytest.mark.parametrize(
+    ("num_classes", "listed"), [(2, False), (3, True), (50, True), (51, False)]
+)
+def test_the_confusion_is_listed_where_it_can_be_read(
+    monkeypatch, num_classes, listed
+):
+    labels = np.arange(num_classes)
+    found = evaluated(monkeypatch, labels, labels, num_classes)
+    assert ("confusion" in found) == listed
+    assert found["balanced_accuracy"] == 1.0
+    if listed:
+        assert np.array_equal(found["confusion"], np.eye(num_classes))
+
+
+def test_by_class_agrees_with_scikit_learn(monkeypatch):
+    metrics = pytest.importorskip("sklearn.metrics")
+    rng = np.random.default_rng(0)
+    labels, guessed = rng.integers(0, 7, (2, 200))
+    found = evaluated(monkeypatch, labels, guessed, 7)
+    expected = metrics.balanced_accuracy_score(labels, guessed)
+    assert found["balanced_accuracy"] == pytest.approx(expected)
+    expected = metrics.confusion_matrix(labels, guessed)
+    assert (np.array(found["confusion"]) == expected).all()

@@ -331,3 +331,37 @@ def test_source_seeds_that_take_turns_are_told_from_crossed_ones(crossed):
     figure = plots.forest(records, baseline="fine_tuning")
     shown = " ".join(text.get_text() for text in figure.findobj(Text))
     assert ("in turn" in shown) == (not crossed)
+
+
+def test_the_classes_of_one_run_are_named():
+    confusion = [[8, 2, 0], [5, 5, 0], [0, 0, 0]]
+    one = record(
+        num_classes=3,
+        labels=["ant", "b\x1bee", "cat"],
+        balanced_accuracy=0.65,
+        per_class_accuracy=[0.8, 0.5, None],
+        confusion=confusion,
+    )
+    assert report.by_class(one) == [
+        "balanced accuracy 65.0 %",
+        "accuracy by class, %: ant 80.0, b?ee 50.0, no test image of cat",
+        "most often taken for another: b?ee as ant 5 of 10; ant as b?ee 2 of "
+        "10",
+    ]
+    del one["labels"]
+    assert "0 80.0, 1 50.0" in report.by_class(one)[1]
+    assert report.by_class(record()) == []
+
+
+def test_of_many_classes_the_lowest_are_named():
+    shares = [number / 100 for number in range(100)]
+    one = record(
+        num_classes=100,
+        balanced_accuracy=0.495,
+        per_class_accuracy=shares[::-1],
+    )
+    lines = report.by_class(one)
+    assert max(map(len, lines)) <= 80
+    text = " ".join(" ".join(lines).split())
+    assert "the 20 classes of lowest accuracy, %: 99 0.0, 98 1.0" in text
+    assert "80 19.0" in text and "79 20.0" not in text

@@ -56,6 +56,18 @@ def test_a_record_says_what_was_done(tmp_path):
     assert record["curve"][-1][0] == 2
 
 
+def test_a_record_names_the_classes_that_have_names(tmp_path):
+    (named,) = planned("majority", seeds=(0,), target="letters_0_9")
+    record = carry_out.carry_out(tmp_path, named)
+    assert record["labels"] == ["B", "R"]
+    assert record["balanced_accuracy"] == 0.5
+    assert "confusion" not in record
+    (numbered,) = planned("majority", seeds=(0,))
+    record = carry_out.carry_out(tmp_path, numbered)
+    assert "labels" not in record
+    assert np.sum(record["confusion"]) == record["num_test_images"]
+
+
 @pytest.mark.parametrize(
     ("error", "status"),
     [

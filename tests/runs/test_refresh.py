@@ -68,6 +68,33 @@ def test_one_difference_and_nothing_is_carried_over(recorded, monkeypatch):
     assert all(r["stale"] for r in runs.collect(results, wanted))
 
 
+def test_a_field_that_older_records_lack_has_not_moved(recorded):
+    wanted, results = recorded
+    for old in records(results, wanted):
+        del old["balanced_accuracy"], old["confusion"]
+        runs.write(results, old)
+    found = refresh.refresh(wanted, results, Here(), share=0.5)
+    assert (found.rerun, found.carried, found.changes) == (4, 4, [])
+    assert sum("confusion" in r for r in records(results, wanted)) == 4
+
+
+@pytest.mark.parametrize("field", ["balanced_accuracy", "test_loss"])
+def test_a_field_that_is_not_there_any_more_has_moved(
+    recorded, monkeypatch, field
+):
+    wanted, results = recorded
+    measured = carry_out.measured
+
+    def without(run, sources):
+        found = measured(run, sources)
+        return {key: x for key, x in found.items() if key != field}
+
+    monkeypatch.setattr(carry_out, "measured", without)
+    found = refresh.refresh(wanted, results, Here(), share=0.1)
+    assert {change[1] for change in found.changes} == {field}
+    assert found.carried == 0
+
+
 def test_fresh_failed_and_otherwise_chosen_records_stay(recorded):
     wanted, results = recorded
     failed = {**runs.find(results, wanted[0]), "status": "failed"}
