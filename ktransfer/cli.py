@@ -149,6 +149,7 @@ def _add_recommend(commands):
     command.add_argument(
         "--metric", default="accuracy", help="accuracy or balanced_accuracy"
     )
+    _add_image_options(command)
     command.add_argument("--results", default="results")
     _add_jobs(command)
     command.set_defaults(act=_recommend)
@@ -205,29 +206,45 @@ def _add_images(commands):
     about = "read a folder of images, report what is in it, and pack it"
     command = commands.add_parser("images", help=about, description=about)
     command.add_argument("folder", help="with a folder of images a class")
-    command.add_argument(
-        "--image-size", type=int, metavar="N", help="pixels a side"
-    )
-    command.add_argument(
-        "--fit",
-        default="pad",
-        choices=data.FITS,
-        help="how an image of another size gets it (default: pad)",
-    )
-    command.add_argument(
-        "--test-share",
-        type=float,
-        default=0.2,
-        metavar="SHARE",
-        help="of each class, where there is no test part (default: 0.2)",
-    )
-    command.add_argument("--seed", type=int, default=0, help="of that choice")
+    _add_image_options(command)
     command.add_argument(
         "--into",
         metavar="FILE.npz",
         help="write them; in $KTRANSFER_DATA it is a data set of that name",
     )
     command.set_defaults(act=_images)
+
+
+def _add_image_options(command):
+    group = command.add_argument_group("reading a folder of images")
+    group.add_argument(
+        "--image-size", type=int, metavar="N", help="pixels a side"
+    )
+    group.add_argument(
+        "--fit",
+        choices=data.FITS,
+        help="how an image of another size gets it (default: pad)",
+    )
+    group.add_argument(
+        "--test-share",
+        type=float,
+        metavar="SHARE",
+        help="of each class, where there is no test part (default: 0.2)",
+    )
+    group.add_argument(
+        "--seed", type=int, metavar="SEED", help="of that choice"
+    )
+
+
+def _image_options(options):
+    """Return what is asked of the reader, name -> value."""
+    asked = {
+        "image_size": options.image_size,
+        "fit": options.fit,
+        "test_share": options.test_share,
+        "seed": options.seed,
+    }
+    return {key: value for key, value in asked.items() if value is not None}
 
 
 def _add_jobs(command):
@@ -419,6 +436,7 @@ def _recommend(options):
         metric=options.metric,
         results=options.results,
         jobs=options.jobs,
+        **_image_options(options),
     )
     print(found.table)
     plots.save(found.figure(), found.folder / "gain.png")
@@ -512,12 +530,7 @@ def _show(loaded, records, options, planned):
 
 
 def _images(options):
-    chosen = {
-        "image_size": options.image_size,
-        "fit": options.fit,
-        "test_share": options.test_share,
-        "seed": options.seed,
-    }
+    chosen = _image_options(options)
     if options.into:
         print(data.pack(options.folder, options.into, **chosen).report)
         print(f"written: {options.into}")

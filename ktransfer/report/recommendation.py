@@ -1,5 +1,7 @@
 """What a race found, as a table, a figure and one sentence."""
 
+import os
+import re
 import statistics
 import textwrap
 import time
@@ -259,6 +261,7 @@ def recommend(
     results: str | Path = "results",
     jobs: int | None = None,
     say: Callable[[str], None] = print_line,
+    **options: Any,
 ) -> Recommendation:
     """Return which way of transferring from `source_models` suits `images`.
 
@@ -273,6 +276,8 @@ def recommend(
         results: folder of the records.
         jobs: worker processes, None for one a core.
         say: called with a line of progress.
+        options: of `load_images`, for a folder: image_size, fit, test_share
+            and seed.
 
     Raises:
         KTransferError: `E_ARGUMENT` or `E_UNKNOWN` for what is asked, what
@@ -287,9 +292,8 @@ def recommend(
         )
     seconds = racing.seconds_of(str(time_limit))
     started = time.monotonic()
-    target = str(images)
+    target, experiment = _target(images, Path(results), options, say)
     models = [str(model) for model in source_models]
-    experiment = f"recommend_{target}"
     plan = racing.plan(experiment, target, models, labels_per_class)
     for candidate in (*plan.controls, *plan.candidates):
         checks.check_run(racing.run_of(plan, candidate, 1, 0, "test"))
@@ -305,6 +309,33 @@ def recommend(
     )
     found = racing.recommend(race)
     return Recommendation(plan, found, metric, Path(results) / experiment)
+
+
+def _target(images, results, options, say):
+    """Return the name of the data set, and that of its race.
+
+    A folder is read once, into a data set beside the records.
+    """
+    if not Path(images).is_dir():
+        if options:
+            raise KTransferError(
+                "E_ARGUMENT",
+                f"{', '.join(options)} is for a folder of images, and "
+                f"{images} is none.",
+            )
+        data.check_name(str(images))
+        return str(images), f"recommend_{images}"
+    name = re.sub(r"[^a-z0-9]+", "_", Path(images).resolve().name.lower())
+    name = f"{name.strip('_') or 'images'}_folder"
+    folder = results / f"recommend_{name}" / "images"
+    found = data.pack(images, folder / f"{name}.npz", **options)
+    for line in found.report.lines():
+        say(line)
+    # Workers read it too, by its name.
+    known = os.environ.get("KTRANSFER_DATA")
+    places = [str(folder.resolve()), *([known] if known else [])]
+    os.environ["KTRANSFER_DATA"] = os.pathsep.join(dict.fromkeys(places))
+    return name, f"recommend_{name}"
 
 
 def announced(plan: Plan, seconds: float) -> list[str]:
