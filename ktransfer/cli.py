@@ -8,6 +8,7 @@ import ast
 import os
 import signal
 import sys
+import tempfile
 import time
 import traceback
 from pathlib import Path
@@ -17,7 +18,7 @@ from ktransfer.engine.options import PRECISIONS
 from ktransfer.errors import EXIT_CODES, KTransferError
 from ktransfer.models import named
 from ktransfer.models.names import LAYERS
-from ktransfer.report import readme, recommendation
+from ktransfer.report import inspected, readme, recommendation
 from ktransfer.runs import checks, refresh, scripts, workers
 from ktransfer.runs.sweep import print_line, sweep
 
@@ -74,6 +75,7 @@ def _parser():
     _add_list(commands)
     _add_run(commands)
     _add_recommend(commands)
+    _add_inspect(commands)
     _add_report(commands)
     _add_refresh(commands)
     about = "show a data set: origin, shapes, images a class, sha256"
@@ -153,6 +155,18 @@ def _add_recommend(commands):
     command.add_argument("--results", default="results")
     _add_jobs(command)
     command.set_defaults(act=_recommend)
+
+
+def _add_inspect(commands):
+    about = "show what a model is, and how long each method takes with it"
+    command = commands.add_parser("inspect", help=about, description=about)
+    command.add_argument("model", help="as of --source-model")
+    command.add_argument(
+        "--images", help="name of a data set, or a folder of images"
+    )
+    _add_image_options(command)
+    _add_jobs(command)
+    command.set_defaults(act=_inspect)
 
 
 def _add_source_model(command):
@@ -441,6 +455,22 @@ def _recommend(options):
     print(found.table)
     plots.save(found.figure(), found.folder / "gain.png")
     print(f"written: {found.folder / 'gain.png'}")
+
+
+def _inspect(options):
+    _check_jobs(options)
+    size = options.image_size
+    with tempfile.TemporaryDirectory() as place:
+        target, _ = recommendation.read_images(
+            options.images or "digits",
+            Path(place),
+            _image_options(options),
+            print_line,
+        )
+        for line in inspected.lines(
+            options.model, target, size, options.jobs, print_line
+        ):
+            print(line)
 
 
 def _report(options):

@@ -131,7 +131,7 @@ def _ends(model, flat, wanted):
     place = None if known else _features(model, flat, last, wanted)
     if last.operation.name == FEATURES or place == flat.outputs:
         return _Ends(place, None, True)
-    activation = _activation(last.operation)
+    activation = activation_of(last.operation)
     if activation not in ("softmax", "linear"):
         raise KTransferError(
             "E_ARGUMENT",
@@ -142,7 +142,7 @@ def _ends(model, flat, wanted):
     return _Ends(place, last if activation == "softmax" else None, False)
 
 
-def _activation(operation):
+def activation_of(operation):
     """Return the name of what a layer or operation ends with."""
     kind = type(operation).__name__.lower()
     if kind in ("softmax", "sigmoid", "relu", "tanh"):
@@ -156,7 +156,7 @@ def _features(model, flat, last, wanted):
     if wanted is not None:
         return tapped(flat, [wanted])[wanted]
     dense = [n for n in flat.nodes if isinstance(n.operation, layers.Dense)]
-    if not dense and _activation(last.operation) == "softmax":
+    if not dense and activation_of(last.operation) == "softmax":
         # Its logits come from a convolution over one place.
         dense = [n for n in flat.nodes if getattr(n.operation, "weights", ())]
     if not dense:

@@ -141,14 +141,28 @@ def load_source(
             cannot be read, `E_ARGUMENT` for a model that cannot be taken,
             `E_OFFLINE` or `E_MISSING_PACKAGE` for weights that are not there.
     """
-    name, content = getattr(model, "name", ""), ""
-    if not isinstance(model, keras.Model):
-        name, stated = named.parsed(str(model))
-        preprocessing = preprocessing or stated
-        content = named.digest(str(model))
-        model = _loaded(name, _pair(image_size), seed)
-    formed = normal_form(model, features, blocks, preprocessing, image_size)
+    given, name, content = model, getattr(model, "name", ""), ""
+    model, stated = opened(given, image_size, seed)
+    if given is not model:
+        name, content = named.parsed(str(given))[0], named.digest(str(given))
+    mode = preprocessing or stated
+    formed = normal_form(model, features, blocks, mode, image_size)
     return Source(formed, task or _own_task(formed, name, content))
+
+
+def opened(
+    model: keras.Model | str | Path,
+    image_size: int | tuple[int, int] | None = None,
+    seed: int = 0,
+) -> tuple[keras.Model, str | None]:
+    """Return a user's model as it is, and the preprocessing its text states.
+
+    Args, raises: as `load_source`.
+    """
+    if isinstance(model, keras.Model):
+        return model, None
+    name, stated = named.parsed(str(model))
+    return _loaded(name, _pair(image_size), seed), stated
 
 
 def _loaded(model, image_size, seed):

@@ -108,6 +108,11 @@ def by_graph(model, image_size=None):
     return "0..1" if high - low <= _SCALED else None
 
 
+def range_of(model):
+    """Return the ends of what reaches the first weights of pixels 0 to 255."""
+    return _range(graph.read(model), 255.0, None)
+
+
 def _range(flat, top, image_size):
     """Return the ends of what reaches the first weights, of 0 to `top`."""
     first = next((i for i, n in enumerate(flat.nodes) if _is_trained(n)), None)

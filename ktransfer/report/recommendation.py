@@ -292,7 +292,7 @@ def recommend(
         )
     seconds = racing.seconds_of(str(time_limit))
     started = time.monotonic()
-    target, experiment = _target(images, Path(results), options, say)
+    target, experiment = read_images(images, Path(results), options, say)
     models = [str(model) for model in source_models]
     plan = racing.plan(experiment, target, models, labels_per_class)
     for candidate in (*plan.controls, *plan.candidates):
@@ -311,10 +311,22 @@ def recommend(
     return Recommendation(plan, found, metric, Path(results) / experiment)
 
 
-def _target(images, results, options, say):
+def read_images(
+    images: str | Path,
+    results: Path,
+    options: dict[str, Any],
+    say: Callable[[str], None],
+) -> tuple[str, str]:
     """Return the name of the data set, and that of its race.
 
-    A folder is read once, into a data set beside the records.
+    A folder is read into a data set beside the records, which it names for
+    this process and its workers.
+
+    Args:
+        images: name of a data set, or a folder.
+        results: folder of the records.
+        options: of `load_images`.
+        say: called with each line of the report on a folder.
     """
     if not Path(images).is_dir():
         if options:
