@@ -17,15 +17,25 @@ from ktransfer.errors import KTransferError, unknown
 from ktransfer.files import sha256
 
 _PACKAGE = Path(__file__).resolve().parent
-# What is not followed. Data come in by the hash of their arrays; the others
-# name, keep and refuse things and compute nothing.
+# What is not followed: files that make arrays, which come in by their hash, or
+# that name, keep and refuse things and compute nothing.
 OUTSIDE = (
     *("data/archives.py", "data/digits_8x8.py", "data/division.py"),
     *("data/draw_glyphs.py", "data/folders.py", "data/glyphs.py"),
     *("data/image_report.py", "data/images.py", "data/own_data.py"),
-    *("data/pictures.py", "data/shifts.py", "data/tasks.py"),
+    *("data/pictures.py", "data/shifts.py"),
     *("errors.py", "files.py", "fingerprints.py"),
     *("runs/__init__.py", "runs/records.py", "runs/run.py"),
+)
+# Functions that are not followed either, each in a file that is.
+CUT = (
+    # They make the arrays, find them by name, or hash them.
+    *(("data/tasks.py", name) for name in ("_digest", "_place", "_problem")),
+    # It reads the text of a method, which is in the hash itself.
+    ("methods/__init__.py", "describe"),
+    # `runs.code` adds what makes the sources that a run has.
+    ("runs/carry_out.py", "_own_sources"),
+    ("runs/carry_out.py", "_source"),
 )
 # Prefixes of the environment variables that numerical libraries read.
 _FAMILIES = (
@@ -205,6 +215,8 @@ class _Module:
     def _refer(self, chain, found, outside):
         """Add what `chain`, a name and its attributes, refers to."""
         first, *rest = chain
+        if _is_cut(self.file, first):
+            return
         if first in self.definitions:
             found[self.file, first] = None
         elif first in self.imports:
@@ -291,6 +303,8 @@ def _places(dotted, rest, near):
         return [(file, "*")]
     name = names[0]
     module = _parsed(file)
+    if _is_cut(file, name):
+        return []
     if name in module.definitions:
         return [(file, name)]
     if name in module.imports:
@@ -360,9 +374,17 @@ def _is_followed(dotted, near):
 
 
 def _is_outside(file):
-    if not file.is_relative_to(_PACKAGE):
-        return False
-    return file.relative_to(_PACKAGE).as_posix() in OUTSIDE
+    return _inside(file) in OUTSIDE
+
+
+def _is_cut(file, name):
+    return (_inside(file), name) in CUT
+
+
+def _inside(file):
+    """Return the path of a file below the package, "" for one of the user."""
+    own = not file.is_relative_to(_PACKAGE)
+    return "" if own else file.relative_to(_PACKAGE).as_posix()
 
 
 # What a definition refers to

@@ -221,6 +221,26 @@ PLANTED = {
         '"test_accuracy": float(right.mean())',
         '"test_accuracy": float(right.mean()) + 0.01',
     ),
+    "a test part of ten images": (
+        "data/tasks.py",
+        "    return _problem(_place(name)).test\n",
+        "    return Split(*(x[:10] for x in _problem(_place(name)).test))\n",
+    ),
+    "one choice of labels for all seeds": (
+        "data/tasks.py",
+        "_ranking(_place(name), int(seed))",
+        "_ranking(_place(name), 0)",
+    ),
+    "thrice the labels": (
+        "data/tasks.py",
+        "subset(task.train, labels_per_class, seed, ranked)",
+        "subset(task.train, 3 * labels_per_class, seed, ranked)",
+    ),
+    "a record that flatters": (
+        "runs/carry_out.py",
+        'if record["status"] in ("diverged", "failed"):',
+        'record["test_accuracy"] = 1.0\n    if record["status"] in ():',
+    ),
     "another start of a Dense layer": (
         "models/surgery.py",
         "keras.initializers.GlorotUniform(",

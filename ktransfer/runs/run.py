@@ -175,9 +175,7 @@ def code(run: Run) -> str:
     """
     starts = [
         (methods.path(run.method), "transfer"),
-        (_PACKAGE / "runs" / "carry_out.py", "measured"),
-        # `data.load`, which stands for the arrays, calls it.
-        (_PACKAGE / "data" / "subsets.py", "subset"),
+        (_PACKAGE / "runs" / "carry_out.py", "_record"),
     ]
     choices = [("EVALUATIONS", (run.evaluation,)), ("SCORES", run.scores)]
     if run.source_models:
