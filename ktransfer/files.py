@@ -61,11 +61,8 @@ def write(path, *chunks, lasting=True):
         KTransferError: `E_DISK` or `E_RESULTS_DIR` when the system refuses.
     """
     path = Path(path)
-    temporary = path.with_name(
-        f".{path.stem}{_TEMPORARY}{os.getpid()}-{uuid.uuid4().hex}{path.suffix}"
-    )
+    temporary = _temporary(path)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
         _write_new(temporary, chunks, lasting)
         os.replace(temporary, path)
         if lasting:
@@ -77,7 +74,14 @@ def write(path, *chunks, lasting=True):
             temporary.unlink()
 
 
+def _temporary(path):
+    """Return a name beside `path` that tells the process that writes it."""
+    own = f"{os.getpid()}-{uuid.uuid4().hex}"
+    return path.with_name(f".{path.stem}{_TEMPORARY}{own}{path.suffix}")
+
+
 def _write_new(path, chunks, lasting):
+    path.parent.mkdir(parents=True, exist_ok=True)
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
     descriptor = os.open(path, flags, 0o600)
     with open(descriptor, "wb") as file:
@@ -155,9 +159,7 @@ def lock(path, timeout=None):
     check_system()
     path = Path(path)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
-        descriptor = os.open(path, flags, 0o644)
+        descriptor = _opened_lock(path)
     except OSError as error:
         raise _refusal(path, error) from error
     try:
@@ -165,6 +167,13 @@ def lock(path, timeout=None):
         yield
     finally:
         os.close(descriptor)
+
+
+def _opened_lock(path):
+    """Return a descriptor of the lock file `path`, made when absent."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+    return os.open(path, flags, 0o644)
 
 
 def _acquire(descriptor, path, timeout):
@@ -186,9 +195,13 @@ def _acquire(descriptor, path, timeout):
                 print(f"waiting for {path} ({waited:.0f} s)", file=sys.stderr)
             time.sleep(0.05)
         except OSError as error:
-            print(
-                f"warning: no file locks at {path} ({error.strerror}); "
-                "work may be done twice, results stay correct",
-                file=sys.stderr,
-            )
+            _warn_of_no_locks(path, error)
             return
+
+
+def _warn_of_no_locks(path, error):
+    print(
+        f"warning: no file locks at {path} ({error.strerror}); "
+        "work may be done twice, results stay correct",
+        file=sys.stderr,
+    )

@@ -192,14 +192,7 @@ class _Module:
             name: of a definition, or "*" for all of the module.
             keys: of the entries that count, if it is a table.
         """
-        if name == "*":
-            nodes = [n for found in self.definitions.values() for n in found]
-        elif name in self.definitions:
-            nodes = self.definitions[name]
-        else:
-            raise unknown(
-                f"definition in {self.file.name}", name, self.definitions
-            )
+        nodes = self._defining(name)
         if keys is not None:
             nodes = [_entries(node, keys) for node in nodes]
         nodes = list(dict.fromkeys([*nodes, *self.always]))
@@ -211,6 +204,16 @@ class _Module:
         found.pop((self.file, name), None)
         texts = [ast.unparse(node) for node in nodes]
         return "\n".join([*texts, *sorted(outside)]), list(found)
+
+    def _defining(self, name):
+        """Return the nodes that define `name`, or all of them for "*"."""
+        if name == "*":
+            return [n for found in self.definitions.values() for n in found]
+        if name not in self.definitions:
+            raise unknown(
+                f"definition in {self.file.name}", name, self.definitions
+            )
+        return self.definitions[name]
 
     def _refer(self, chain, found, outside):
         """Add what `chain`, a name and its attributes, refers to."""

@@ -126,8 +126,7 @@ def arms(
 
     Args:
         records: those of one table or figure.
-        ignoring: what does not tell arms apart: `steps`, or the name of a
-            hyper-parameter.
+        ignoring: what does not tell arms apart: `steps`, or a hyper-parameter.
 
     Returns:
         A dict from `Arm` to records, in the order of first appearance. Its
@@ -136,18 +135,25 @@ def arms(
         `shared_settings`; then a number of steps that is not the usual one.
     """
     records = list(records)
+    groups = _by_arm(records, ignoring)
+    varying = _varying(groups)
+    shared = shared_settings(records).keys()
+    named = {}
+    for arm, members in groups.items():
+        shown = varying[arm.method] | _not_default(members) - shared
+        named[_with_setting(arm, shown)] = members
+    return named
+
+
+def _by_arm(
+    records: Collection[Record], ignoring: Collection[str]
+) -> dict[Arm, list[Record]]:
+    """Group records by arm, the settings still to be found."""
     usual = {} if "steps" in ignoring else _usual_steps(records)
     groups: dict[Arm, list[Record]] = {}
     for record in records:
         groups.setdefault(_arm(record, usual, ignoring), []).append(record)
-    varying = _varying(groups)
-    shared = shared_settings(records)
-    return {
-        _with_setting(
-            arm, varying[arm.method] | _not_default(members) - shared.keys()
-        ): members
-        for arm, members in groups.items()
-    }
+    return groups
 
 
 def shared_settings(records: Iterable[Record]) -> dict[str, Any]:
@@ -308,12 +314,10 @@ def baseline_arm(
     Raises:
         KTransferError: `E_ARGUMENT` when it selects several.
     """
-    any_steps = not isinstance(baseline, str) and "steps" in baseline
     found = [
         arm
         for arm, members in arms(records).items()
-        if any(matches(record, baseline) for record in members)
-        and (any_steps or arm.steps_factor == 1)
+        if _is_meant(arm, members, baseline)
     ]
     if len(found) > 1:
         raise KTransferError(
@@ -323,6 +327,13 @@ def baseline_arm(
             "Select it by more of its fields.",
         )
     return found[0] if found else None
+
+
+def _is_meant(arm: Arm, members: Iterable[Record], baseline: Selector) -> bool:
+    """Tell whether `baseline` selects an arm that has these records."""
+    any_steps = not isinstance(baseline, str) and "steps" in baseline
+    selected = any(matches(record, baseline) for record in members)
+    return selected and (any_steps or arm.steps_factor == 1)
 
 
 def baseline_name(records: Iterable[Record], baseline: Selector) -> str:

@@ -257,13 +257,19 @@ def spearman_interval(first, second, groups=None):
     rho, count = spearman(first, second), len(members)
     if math.isnan(rho):
         return Interval(rho, math.nan, math.nan, count)
-    rng = np.random.default_rng(0)
+    found = _resampled(first, second, members)
+    low, high = np.nanquantile(found, (0.5 - LEVEL / 2, 0.5 + LEVEL / 2))
+    return Interval(rho, float(low), float(high), count)
+
+
+def _resampled(first, second, members):
+    """Return `spearman` of each resample; `members` are the rows of a group."""
+    rng, count = np.random.default_rng(0), len(members)
     found = []
     for drawn in rng.integers(count, size=(RESAMPLES, count)):
         rows = np.concatenate([members[k] for k in drawn])
         found.append(spearman(first[rows], second[rows]))
-    low, high = np.nanquantile(found, (0.5 - LEVEL / 2, 0.5 + LEVEL / 2))
-    return Interval(rho, float(low), float(high), count)
+    return found
 
 
 def pearson_interval(first, second):
@@ -303,6 +309,12 @@ def critical_difference(num_arms, num_units):
     `num_arms` normal variables over sqrt(2), times the standard error of a
     difference of ranks. Demsar, JMLR 7, 2006, section 3.2.2.
     """
+    error = math.sqrt(num_arms * (num_arms + 1) / (6 * num_units))
+    return _range_quantile(num_arms) / math.sqrt(2) * error
+
+
+def _range_quantile(count):
+    """Return the 95 % quantile of the range of `count` normal variables."""
     z = np.linspace(-9.0, 9.0, 1801)
     normal = NormalDist()
     density = np.array([normal.pdf(x) for x in z])
@@ -310,8 +322,8 @@ def critical_difference(num_arms, num_units):
 
     def probability(width):
         other = np.array([normal.cdf(x - width) for x in z])
-        inside = density * (below - other) ** (num_arms - 1)
-        return num_arms * inside.sum() * (z[1] - z[0])
+        inside = density * (below - other) ** (count - 1)
+        return count * inside.sum() * (z[1] - z[0])
 
     low, high = 0.0, 20.0
     while high - low > 1e-9:
@@ -320,8 +332,7 @@ def critical_difference(num_arms, num_units):
             low = middle
         else:
             high = middle
-    error = math.sqrt(num_arms * (num_arms + 1) / (6 * num_units))
-    return high / math.sqrt(2) * error
+    return high
 
 
 def holm(p_values):

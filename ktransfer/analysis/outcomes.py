@@ -144,16 +144,16 @@ def pair(
     """
     left = _source_seeds(records, accuracy)
     right = _source_seeds(baseline_records, accuracy)
-    units, values, baselines = [], [], []
-    for unit in sorted(left.keys() & right.keys(), key=_order):
-        matched = _match(left[unit], right[unit])
-        if matched:
-            units.append(unit)
-            values.append(np.mean([value for value, _ in matched]))
-            baselines.append(np.mean([value for _, value in matched]))
-    return Pairs(
-        units, np.array(values, dtype=float), np.array(baselines, dtype=float)
-    )
+    shared = sorted(left.keys() & right.keys(), key=_order)
+    met = {unit: _match(left[unit], right[unit]) for unit in shared}
+    met = {unit: matched for unit, matched in met.items() if matched}
+    return Pairs([*met], _means(met, side=0), _means(met, side=1))
+
+
+def _means(met: dict[tuple, list], side: int) -> np.ndarray:
+    """Return the mean of one side of the pairs of each unit."""
+    means = [np.mean([x[side] for x in matched]) for matched in met.values()]
+    return np.array(means, dtype=float)
 
 
 def _match(values, baselines):

@@ -37,12 +37,7 @@ def checked_streams(model, streams, loss):
     inputs = frozen.input_names(model)
     images, labels = {}, {}
     for name, part in streams.items():
-        if name not in inputs:
-            raise KTransferError(
-                "E_ARGUMENT",
-                f"the model has no input {name!r}; expected one of "
-                f"{', '.join(inputs)}.",
-            )
+        _check_name(name, inputs)
         x, y = part if isinstance(part, Split) else (part, None)
         _check_images(name, x, tuple(inputs[name].shape[1:]))
         images[name] = x
@@ -51,6 +46,15 @@ def checked_streams(model, streams, loss):
     if loss is cross_entropy:
         _check_range(max(labels["target"]), model.output.shape[-1])
     return images, labels
+
+
+def _check_name(name, inputs):
+    if name not in inputs:
+        raise KTransferError(
+            "E_ARGUMENT",
+            f"the model has no input {name!r}; expected one of "
+            f"{', '.join(inputs)}.",
+        )
 
 
 def _check_range(label, num_classes):

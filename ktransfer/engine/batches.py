@@ -38,15 +38,11 @@ def calls(given, orders, by_step):
         orders: name -> rows of every step, `(steps, batch)`.
         by_step: name -> what each step reads, `(steps,)`.
     """
-    steps = len(next(iter(by_step.values())))
-    size = _chunk_size(steps)
     tables = {
         group: {name: _Table(x, orders[name]) for name, x in members.items()}
         for group, members in given.items()
     }
-    for start in range(0, steps, size):
-        stop = min(start + size, steps)
-        places = np.minimum(np.arange(start, start + CHUNK), stop - 1)
+    for start, stop, places in _chunks(len(next(iter(by_step.values())))):
         call: dict[str, Any] = {
             group: {name: table.call(places) for name, table in of.items()}
             for group, of in tables.items()
@@ -54,6 +50,17 @@ def calls(given, orders, by_step):
         call |= {name: values[places] for name, values in by_step.items()}
         call["count"] = np.array([stop - start], "int32")
         yield stop, call
+
+
+def _chunks(steps):
+    """Yield (first step, the one after the last, rows of by_step) of a call.
+
+    The last row is repeated up to the `CHUNK` steps of a program.
+    """
+    size = _chunk_size(steps)
+    for start in range(0, steps, size):
+        stop = min(start + size, steps)
+        yield start, stop, np.minimum(np.arange(start, start + CHUNK), stop - 1)
 
 
 def _chunk_size(steps):

@@ -144,12 +144,7 @@ def kernel_distance(first, second, powers=(-3, -2, -1, 0, 1)):
         first, second: `(batch, d)`.
         powers: of 2, one a Gaussian.
     """
-    joint = ops.concatenate([first, second], axis=0)
-    # A shift changes no distance, and keeps the rounding small.
-    joint = joint - ops.stop_gradient(ops.mean(joint, axis=0))
-    product = ops.matmul(joint, ops.transpose(joint))
-    norms = ops.diagonal(product)
-    squares = ops.maximum(norms[:, None] + norms - 2 * product, 0.0)
+    squares = _squared_distances(ops.concatenate([first, second], axis=0))
     mean = ops.stop_gradient(ops.mean(squares))
     # Equal rows throughout are at distance 0, whatever the unit.
     unit = ops.where(mean > 0, mean, 1.0)
@@ -159,3 +154,12 @@ def kernel_distance(first, second, powers=(-3, -2, -1, 0, 1)):
     n = ops.shape(first)[0]
     within = ops.mean(kernel[:n, :n]) + ops.mean(kernel[n:, n:])
     return within - 2 * ops.mean(kernel[:n, n:])
+
+
+def _squared_distances(rows):
+    """Return the squared distance of every two rows, `(n, n)`."""
+    # A shift changes no distance, and keeps the rounding small.
+    rows = rows - ops.stop_gradient(ops.mean(rows, axis=0))
+    product = ops.matmul(rows, ops.transpose(rows))
+    norms = ops.diagonal(product)
+    return ops.maximum(norms[:, None] + norms - 2 * product, 0.0)

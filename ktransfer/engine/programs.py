@@ -140,26 +140,28 @@ def _step(objective, names, turn, groups, numbers):
     """
     variables = [v for number in numbers for v in groups[number][0]]
 
-    def losses(images, labels):
-        outputs = objective(images, training=True)
-        # What a layer of lower precision gives is not summed in it.
-        wide = keras.tree.map_structure(_as_float32, outputs)
-        found = turn.loss(labels, wide)
-        added = sum(objective.losses)
-        if turn.combine is None:
-            return found + added
-        return [found[0] + added, *found[1:]]
-
     def value_and_slopes(given, step):
         images, labels = _batch(given, step, names)
         value, slopes = backend.value_and_gradients(
-            lambda: losses(images, labels), variables
+            lambda: _losses(objective, turn, images, labels), variables
         )
         if turn.combine is None:
             return value, slopes
         return sum(value), turn.combine(variables, slopes)
 
     return value_and_slopes
+
+
+def _losses(objective, turn, images, labels):
+    """Return the loss of a turn, or the list of them that it combines."""
+    outputs = objective(images, training=True)
+    # What a layer of lower precision gives is not summed in it.
+    wide = keras.tree.map_structure(_as_float32, outputs)
+    found = turn.loss(labels, wide)
+    added = sum(objective.losses)
+    if turn.combine is None:
+        return found + added
+    return [found[0] + added, *found[1:]]
 
 
 def _batch(given, step, names):
@@ -194,21 +196,26 @@ def forward(model, inputs):
         inputs: `(n, ...)`, or a list of such arrays, one an input.
     """
     n = len(keras.tree.flatten(inputs)[0])
-    padded = -(-n // BATCH) * BATCH
-    # Batches have one shape, so no row depends on how many others there are.
-    rows = np.minimum(np.arange(padded), n - 1).reshape(-1, BATCH)
+    rows = _full_batches(n)
     kinds = [(x.shape[1:], x.dtype.str) for x in keras.tree.flatten(inputs)]
     given = structure(model, kinds)
     found: Any = None
     with _one_at_a_time:
         program, variables = _find(given, "inference", lambda: model)
         with _lent(program, variables):
-            for start, batch in zip(range(0, padded, BATCH), rows):
+            for start, batch in zip(range(0, rows.size, BATCH), rows):
                 part = program.compiled.predict_on_batch(_rows(inputs, batch))
                 if found is None:
-                    found = np.empty((padded, *part.shape[1:]), part.dtype)
+                    found = np.empty((rows.size, *part.shape[1:]), part.dtype)
                 found[start : start + BATCH] = part
     return found[:n]
+
+
+def _full_batches(n):
+    """Return `n` rows in batches, the last one repeated up to a full batch."""
+    padded = -(-n // BATCH) * BATCH
+    # Batches have one shape, so no row depends on how many others there are.
+    return np.minimum(np.arange(padded), n - 1).reshape(-1, BATCH)
 
 
 def _rows(inputs, rows):

@@ -77,9 +77,8 @@ class _Reader:
         if isinstance(value, np.ndarray | np.generic):
             return _array(value)
         if isinstance(value, slice):
-            return "slice", *map(
-                self.read, (value.start, value.stop, value.step)
-            )
+            bounds = value.start, value.stop, value.step
+            return "slice", *map(self.read, bounds)
         if isinstance(value, type | types.ModuleType | np.ufunc):
             return _trusted_name(value)
         if isinstance(value, types.BuiltinFunctionType):

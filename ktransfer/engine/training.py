@@ -144,32 +144,41 @@ class _Plan(NamedTuple):
 def _fit(plan, served, steps, seed):
     """Carry a training out, check what came out, and note it."""
     backend.check_settings()
-    model, options = plan.model, plan.options
     live = _live_part(plan, steps, seed)
     trained = live.objective.trainable_variables
-    before = promises.snapshot(model)
+    before = promises.snapshot(plan.model)
     with (
         _settling(plan, served),
-        computing_in(options.precision, live.objective),
+        computing_in(plan.options.precision, live.objective),
         _program(plan, live, trained) as train,
     ):
         curve = _run(train, plan, live, steps)
-    scaled = {key for key, scale in plan.scales.items() if scale != 1}
-    taken = [plan.turns[number] for number in set(_cycle(plan.turns, steps))]
-    moved = [v for turn in taken for v in _trained_by(turn, trained)]
-    moving = {id(variable) for variable in moved} - scaled
+    moving = _moving(plan, trained, steps)
     slopes = _Slopes(plan, live)
-    promises.check(model, before, moving, steps, slopes=slopes.of)
-    thawed = normalization.normalisations(model, thawed=True)
-    done = Fit(
+    promises.check(plan.model, before, moving, steps, slopes=slopes.of)
+    if (fits := _recorded.get()) is not None:
+        fits.append(_noted(plan, live, steps, curve))
+
+
+def _noted(plan, live, steps, curve):
+    """Return the `Fit` that says what was done."""
+    trained = live.objective.trainable_variables
+    thawed = normalization.normalisations(plan.model, thawed=True)
+    return Fit(
         steps,
         curve,
         live.cached,
         int(sum(np.prod(v.shape) for v in trained)),
-        options.statistics if thawed else "",
+        plan.options.statistics if thawed else "",
     )
-    if (fits := _recorded.get()) is not None:
-        fits.append(done)
+
+
+def _moving(plan, trained, steps):
+    """Return the ids of what a step moves at the rate of the training."""
+    scaled = {key for key, scale in plan.scales.items() if scale != 1}
+    taken = [plan.turns[number] for number in set(_cycle(plan.turns, steps))]
+    moved = [v for turn in taken for v in _trained_by(turn, trained)]
+    return {id(variable) for variable in moved} - scaled
 
 
 # The frozen part
@@ -192,22 +201,13 @@ class _Live(NamedTuple):
 
 def _live_part(plan, steps, seed):
     """Return the `_Live` part of a model, what is frozen being computed."""
-    images = plan.images
-    size = plan.options.batch_size
+    images, size = plan.images, plan.options.batch_size
     orders = {
         name: batches.epoch_order(len(x), steps, size, seed, name)
         for name, x in images.items()
     }
     parts = frozen.split(plan.model)
-    widths = {
-        name: int(np.prod(prefix.output.shape[1:]))
-        for name, (_, prefix) in parts.prefixes.items()
-    }
-    needed = sum(
-        4 * widths[name] * len(images[origin])
-        for name, (origin, _) in parts.prefixes.items()
-    )
-    if not parts.prefixes or needed > frozen.MEMORY_BUDGET:
+    if not parts.prefixes or _bytes(parts, images) > frozen.MEMORY_BUDGET:
         inputs = frozen.input_names(plan.model)
         objective = keras.Model([*inputs.values()], plan.model.output)
         return _Live(objective, [*inputs], dict(images), orders, 0)
@@ -217,8 +217,20 @@ def _live_part(plan, steps, seed):
         orders[name] = orders[origin]
     arguments.check_alive(*arrays.values())
     objective = keras.Model([*parts.inputs.values()], parts.outputs)
-    return _Live(
-        objective, [*parts.inputs], arrays, orders, sum(widths.values())
+    cached = sum(_width(prefix) for _, prefix in parts.prefixes.values())
+    return _Live(objective, [*parts.inputs], arrays, orders, cached)
+
+
+def _width(prefix):
+    """Return how many values a frozen prefix gives per image."""
+    return int(np.prod(prefix.output.shape[1:]))
+
+
+def _bytes(parts, images):
+    """Return what the values of all prefixes take up, as float32."""
+    return sum(
+        4 * _width(prefix) * len(images[origin])
+        for origin, prefix in parts.prefixes.values()
     )
 
 

@@ -103,14 +103,18 @@ def information(model, images, source, most=2000):
     """
     p = _probabilities(_finite(predict(model, images)))
     told = _entropy(p.mean(axis=0)) - _entropy(p).mean()
+    return float(told - _source_loss(model, source, most))
+
+
+def _source_loss(model, source, most):
+    """Return the mean cross-entropy of `model` on images of the source."""
     rows = np.linspace(0, len(source.y) - 1, min(most, len(source.y)))
     x, y = source.x[rows.astype(int)], source.y[rows.astype(int)]
     x = _as_read_by(model, x)
     twin = copy(model)
     reestimate_statistics(twin, x)
     q = _probabilities(_finite(predict(twin, x)))
-    lost = -np.log(np.maximum(q[np.arange(len(y)), y], 1e-300)).mean()
-    return float(told - lost)
+    return -np.log(np.maximum(q[np.arange(len(y)), y], 1e-300)).mean()
 
 
 def _as_read_by(model, images):

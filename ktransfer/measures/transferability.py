@@ -232,19 +232,25 @@ def _root(growth):
     way = np.sign(growth(0.0))
     if not way:
         return 0.0
-    low, width = 0.0, 1.0
-    while way * growth(way * (low + width)) > 0:
-        low += width
-        if low >= 500:
-            raise KTransferError(
-                "E_INVARIANT",
-                "the evidence of the features has no fixed point.",
-            )
+    low, width = _steps(growth, way), 1.0
     for _ in range(60):
         width /= 2
         if way * growth(way * (low + width)) > 0:
             low += width
     return way * low
+
+
+def _steps(growth, way):
+    """Return how many steps of 1 `growth` still points on."""
+    low = 0.0
+    while way * growth(way * (low + 1.0)) > 0:
+        low += 1.0
+        if low >= 500:
+            raise KTransferError(
+                "E_INVARIANT",
+                "the evidence of the features has no fixed point.",
+            )
+    return low
 
 
 def _ledoit_wolf(f, variances):

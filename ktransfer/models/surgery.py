@@ -124,6 +124,17 @@ def assign(model, values):
     Raises:
         KTransferError: `E_WEIGHTS` if one does not fit.
     """
+    _check_values(model, values)
+    for variable, value in zip(model.variables, values):
+        variable.assign(value)
+    for layer in leaves(model):
+        if graph.is_adapted(layer):
+            # It computes with constants that it makes of its variables.
+            layer.finalize_state()
+
+
+def _check_values(model, values):
+    """Refuse values that are not of the shapes of the model's variables."""
     shapes = [tuple(variable.shape) for variable in model.variables]
     given = [np.shape(value) for value in values]
     if shapes != given:
@@ -137,12 +148,6 @@ def assign(model, values):
             f"{len(shapes)} variables, the first mismatch at number {first}; "
             "expected the weights of the same architecture.",
         )
-    for variable, value in zip(model.variables, values):
-        variable.assign(value)
-    for layer in leaves(model):
-        if graph.is_adapted(layer):
-            # It computes with constants that it makes of its variables.
-            layer.finalize_state()
 
 
 def copy_backbone(model, name="backbone", layer="features"):
@@ -307,16 +312,7 @@ def adapt_input(model, image_shape):
     if wanted == image_shape:
         return model
     inputs = keras.Input(image_shape, dtype="uint8", name="images")
-    x = _adapt_size(inputs, wanted)
-    if x.shape[-1] == 3 and wanted[-1] == 1:
-        x = Luminance(name="rgb_to_grey")(x)
-    elif x.shape[-1] == 1 and wanted[-1] == 3:
-        x = EqualChannels(name="grey_to_rgb")(x)
-    if x.shape[-1] != wanted[-1]:
-        raise NotApplicable(
-            f"images of {image_shape[-1]} channels cannot be adapted to a "
-            f"model that takes {wanted[-1]}; expected 1 or 3."
-        )
+    x = _adapt_colour(_adapt_size(inputs, wanted), wanted[-1])
     if x.dtype != "uint8":
         x = Pixels(name="pixels")(x)
     return keras.Model(inputs, model(x), name=f"{model.name}_adapted")
@@ -330,6 +326,20 @@ def _adapt_size(x, wanted):
         border = [(m // 2, m - m // 2) for m in missing]
         return layers.ZeroPadding2D(border, name="pad", dtype=x.dtype)(x)
     return layers.Resizing(*wanted[:2], name="resize")(x)
+
+
+def _adapt_colour(x, num_channels):
+    have = x.shape[-1]
+    if have == num_channels:
+        return x
+    if (have, num_channels) == (3, 1):
+        return Luminance(name="rgb_to_grey")(x)
+    if (have, num_channels) == (1, 3):
+        return EqualChannels(name="grey_to_rgb")(x)
+    raise NotApplicable(
+        f"images of {have} channels cannot be adapted to a "
+        f"model that takes {num_channels}; expected 1 or 3."
+    )
 
 
 # Freezing

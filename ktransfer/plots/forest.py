@@ -280,15 +280,7 @@ def _draw_row(axes, row, y, look):
         _mark(axes, 0.0, y, look, f"baseline {label}")
         return
     faulty = {r["seed"] for r in row.records if outcomes.diverged(r)}
-    kept = [
-        100.0 * difference
-        for seed, difference in zip(
-            row.gain.seeds, row.gain.differences, strict=True
-        )
-        if seed not in faulty
-    ]
-    heights = [y + 0.24] * len(kept)
-    style.dots(axes, kept, heights, tint, f"seeds of {label}")
+    _draw_seeds(axes, row, y, faulty, tint)
     _edge(axes, "x", _FAULT, y, len(faulty), f"diverged of {label}")
     mean, low, high, count = row.gain.interval
     if count > 1:
@@ -299,6 +291,14 @@ def _draw_row(axes, row, y, look):
         _edge(axes, "<", tint, y, 1, f"off the axis: {label}", start)
     elif count:
         _mark(axes, 100 * mean, y, look, f"gain of {label}")
+
+
+def _draw_seeds(axes, row, y, faulty, tint):
+    """Draw a dot for the gain of each seed that is not `faulty`."""
+    seeds = zip(row.gain.seeds, row.gain.differences, strict=True)
+    kept = [100.0 * gain for seed, gain in seeds if seed not in faulty]
+    heights = [y + 0.24] * len(kept)
+    style.dots(axes, kept, heights, tint, f"seeds of {row.arm.label}")
 
 
 def _mark(axes, x, y, look, gid):

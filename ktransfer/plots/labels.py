@@ -101,17 +101,23 @@ def accuracy_against(name, records, x_label, title="", subtitle="", mix=False):
     Raises:
         KTransferError: as in `accuracy_against_labels`.
     """
-
-    def place(record: Record):
-        settings = {**record["hyperparameters"], "steps": record["steps"]}
-        return settings.get(name)
-
+    place = _setting(name)
     known = [r for r in records if place(r) is not None]
     known = captions.one_target(known, mix)
     ticks = {v: (float(v), f"{v:,g}") for v in sorted(set(map(place, known)))}
     axis = _Axis(f"{x_label} (log scale)", place, ticks, (name,))
     notes = compared(known), captions.remarks(known)
     return _page(known, axis, None, (title, subtitle), notes)
+
+
+def _setting(name):
+    """Return the function of a record that gives its setting, or None."""
+
+    def place(record: Record):
+        settings = {**record["hyperparameters"], "steps": record["steps"]}
+        return settings.get(name)
+
+    return place
 
 
 def _page(records, axis, highlight, heading, notes):

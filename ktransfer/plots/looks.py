@@ -148,19 +148,24 @@ def looks(arms: Mapping[str, str]) -> dict[str, Look]:
     Returns:
         a dict label -> `Look`.
     """
-    methods = sorted(set(arms.values()))
-    plain = {m: Look(*TABLE[m]) for m in methods if m in TABLE}
-    for method in methods:
-        if method not in plain:
-            plain[method] = _free(method, set(plain.values()))
+    plain = _plain(sorted(set(arms.values())))
     found: dict[str, Look] = {}
-    counts = dict.fromkeys(methods, 0)
+    counts = dict.fromkeys(plain, 0)
     for label in sorted(arms):
         method = arms[label]
         filled, line = _KINDS[counts[method] % len(_KINDS)]
         found[label] = plain[method]._replace(filled=filled, line=line)
         counts[method] += 1
     return found
+
+
+def _plain(methods: list[str]) -> dict[str, Look]:
+    """Return the look of each method; the table has the first choice."""
+    plain = {m: Look(*TABLE[m]) for m in methods if m in TABLE}
+    for method in methods:
+        if method not in plain:
+            plain[method] = _free(method, set(plain.values()))
+    return plain
 
 
 def _free(name: str, taken: set[Look]) -> Look:

@@ -94,15 +94,19 @@ def page(height, title, subtitle, footer):
     below = 0.1 + 0.17 * len(footing)
     figure = Figure(figsize=(WIDTH, above + height + below))
     FigureCanvasAgg(figure)
-    y = above + height + below - 0.1
-    for size, tint, lines in heading:
-        for line in lines:
-            write(figure, 0.12, y, line, fontsize=size, color=tint, va="top")
-            y -= 0.0215 * size
+    _write_heading(figure, above + height + below - 0.1, heading)
     for number, line in enumerate(footing):
         y = below - 0.06 - 0.17 * number
         write(figure, 0.12, y, line, fontsize=8, color=MUTED, va="top")
     return figure, below + height, below
+
+
+def _write_heading(figure, y, heading):
+    """Write lines from `y` inches downward, by (size, colour, lines)."""
+    for size, tint, lines in heading:
+        for line in lines:
+            write(figure, 0.12, y, line, fontsize=size, color=tint, va="top")
+            y -= 0.0215 * size
 
 
 def write(figure, x, y, text, **options):
@@ -162,6 +166,10 @@ def means(axes, xs, ys, look: Look, size=7.0, **options):
     )
 
 
+# Kind of a file -> what it says of its making: nothing.
+_METADATA = {"png": {"Software": None}, "svg": {"Date": None, "Creator": None}}
+
+
 def save(figure, path):
     """Write the `figure` to `path`, a .png or .svg, by rename.
 
@@ -174,11 +182,7 @@ def save(figure, path):
     """
     path = Path(path)
     kind = path.suffix.lower().lstrip(".")
-    metadata = {
-        "png": {"Software": None},
-        "svg": {"Date": None, "Creator": None},
-    }
-    if kind not in metadata:
+    if kind not in _METADATA:
         raise KTransferError(
             "E_ARGUMENT",
             f"cannot save a figure as {path.name!r}; expected .png or .svg.",
@@ -186,6 +190,6 @@ def save(figure, path):
     buffer = io.BytesIO()
     with in_style():
         figure.savefig(
-            buffer, format=kind, dpi=_DOTS_PER_INCH, metadata=metadata[kind]
+            buffer, format=kind, dpi=_DOTS_PER_INCH, metadata=_METADATA[kind]
         )
     files.write(path, buffer.getvalue())

@@ -223,11 +223,7 @@ def _counts(members):
 
 
 def _badges(cells, gains, baseline):
-    """Return a dict `Cell` -> badge.
-
-    Worse than scratch in spite of a source is what the literature calls
-    negative transfer (Wang et al. 2019, arXiv:1811.09751).
-    """
+    """Return a dict `Cell` -> badge."""
     compared = [
         cell
         for cell, members in cells.items()
@@ -238,15 +234,24 @@ def _badges(cells, gains, baseline):
         cell: _badge(gains[cell], p_value)
         for cell, p_value in zip(compared, adjusted, strict=True)
     }
-    for cell, members in cells.items():
-        badges.setdefault(cell, "control")
-        if all(r["status"] == "not_applicable" for r in members):
-            badges[cell] = "not applicable"
-        over_scratch = baseline is not None and baseline.method == "scratch"
-        from_source = over_scratch and members[0]["sources"]
-        if badges[cell] == "worse" and from_source:
-            badges[cell] = "negative transfer"
-    return badges
+    over_scratch = baseline is not None and baseline.method == "scratch"
+    return {
+        cell: _in_words(badges.get(cell, "control"), members, over_scratch)
+        for cell, members in cells.items()
+    }
+
+
+def _in_words(badge, members, over_scratch):
+    """Return the badge as a table has it.
+
+    Worse than scratch in spite of a source is what the literature calls
+    negative transfer (Wang et al. 2019, arXiv:1811.09751).
+    """
+    if all(r["status"] == "not_applicable" for r in members):
+        return "not applicable"
+    if badge == "worse" and over_scratch and members[0]["sources"]:
+        return "negative transfer"
+    return badge
 
 
 def _badge(gain, adjusted):

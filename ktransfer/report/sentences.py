@@ -57,18 +57,8 @@ def headline(table: Table) -> list[str]:
 
 def notes(rows: list[Row]) -> list[str]:
     """Return the sentences below a table: badges, power, faulty runs."""
-    lines = []
     compared = [r for r in rows if r["badge"] in _CLAIMS]
-    if compared:
-        smallest = 100 * median(row["detectable"] for row in compared)
-        lines.append(
-            "better, worse and negative transfer (worse than scratch in spite "
-            "of a source): the 95 % interval of the gain excludes 0 and "
-            f"Holm's correction over "
-            f"{words.count(len(compared), 'comparison')} holds; the smallest "
-            "gain that these seeds find with 80 % power is "
-            f"{smallest:.1f} pp (median)"
-        )
+    lines = [_meaning(compared)] if compared else []
     for row in rows:
         runs = row["ok"] + row["diverged"] + row["failed"]
         where = f"{row['arm']}, {_place_text(rows, _place(row))}"
@@ -83,6 +73,18 @@ def notes(rows: list[Row]) -> list[str]:
                 + (f": {row['reason']}" if row["reason"] else "")
             )
     return lines
+
+
+def _meaning(compared):
+    """Return what the badges of the `compared` rows claim."""
+    smallest = 100 * median(row["detectable"] for row in compared)
+    return (
+        "better, worse and negative transfer (worse than scratch in spite "
+        "of a source): the 95 % interval of the gain excludes 0 and "
+        f"Holm's correction over {words.count(len(compared), 'comparison')} "
+        "holds; the smallest gain that these seeds find with 80 % power is "
+        f"{smallest:.1f} pp (median)"
+    )
 
 
 def groups(rows: list[Row]) -> list[tuple[str, list[Row]]]:

@@ -56,20 +56,8 @@ def carry_out(
 
 
 def _record(results: str | Path, run: Run) -> dict[str, Any]:
-    from ktransfer.engine import backend
-
-    about = methods.describe(run.method)
     loaded = [_source(results, p) for p in runs.pretrainings(run)]
-    record = {
-        **runs.as_fields(run),
-        **_UNMEASURED,
-        "code": runs.code(run),
-        "defaults": about.hyperparameters,
-        "family": about.family,
-        "fingerprint": runs.fingerprint(run),
-        "numerics": _numerics(results, run, backend.facts()),
-        "source_test_accuracies": [f["test_accuracy"] for _, f in loaded],
-    }
+    record = _asked(results, run, [facts for _, facts in loaded])
     try:
         sources = [source for source, _ in loaded]
         record |= measured(run, [*sources, *_own_sources(run)])
@@ -84,6 +72,23 @@ def _record(results: str | Path, run: Run) -> dict[str, Any]:
         # Whatever it did to them, the next run starts from the files.
         _source.cache_clear()
     return record
+
+
+def _asked(results, run, source_facts):
+    """Return what a record says before anything is measured."""
+    from ktransfer.engine import backend
+
+    about = methods.describe(run.method)
+    return {
+        **runs.as_fields(run),
+        **_UNMEASURED,
+        "code": runs.code(run),
+        "defaults": about.hyperparameters,
+        "family": about.family,
+        "fingerprint": runs.fingerprint(run),
+        "numerics": _numerics(results, run, backend.facts()),
+        "source_test_accuracies": [f["test_accuracy"] for f in source_facts],
+    }
 
 
 def measured(run: Run, sources: list) -> dict[str, Any]:

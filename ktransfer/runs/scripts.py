@@ -72,11 +72,7 @@ def load(name: str, quick: bool = False, precision: str = "float32") -> Loaded:
             that cannot be loaded or declares no experiment, or if it has no
             quick size.
     """
-    path = Path(name)
-    if path.suffix != ".py":
-        path = _paths().get(name.replace("-", "_"), path)
-    if not path.is_file():
-        raise unknown("experiment", name, names())
+    path = _found(name)
     script = _imported(path)
     experiment = getattr(script, "EXPERIMENT", None)
     if not isinstance(experiment, Experiment):
@@ -91,6 +87,15 @@ def load(name: str, quick: bool = False, precision: str = "float32") -> Loaded:
             "E_ARGUMENT", f"{path.stem} comes in one size; leave out --quick."
         )
     return Loaded(script, experiment, quick, precision)
+
+
+def _found(name: str) -> Path:
+    path = Path(name)
+    if path.suffix != ".py":
+        path = _paths().get(name.replace("-", "_"), path)
+    if not path.is_file():
+        raise unknown("experiment", name, names())
+    return path
 
 
 def _imported(path: Path) -> ModuleType:

@@ -35,6 +35,11 @@ _HEAD_UNITS = 64
 def build(pretraining, task):
     """Return the untrained model of a source: raw images -> logits."""
     backbone = BUILDERS[pretraining.backbone](seed=pretraining.seed)
+    return _with_head(backbone, pretraining, task)
+
+
+def _with_head(backbone, pretraining, task):
+    """Return raw images of `task` -> logits, through `backbone`."""
     return attach_head(
         adapt_input(backbone, task.image_shape),
         task.num_classes,
@@ -55,12 +60,7 @@ def pretrain(pretraining, task, base=None, **training_options):
     """
     model = build(pretraining, task)
     if base is not None:
-        model = attach_head(
-            adapt_input(copy_backbone(base), task.image_shape),
-            task.num_classes,
-            seed=pretraining.seed,
-            hidden_units=_HEAD_UNITS,
-        )
+        model = _with_head(copy_backbone(base), pretraining, task)
     training.fit(
         model,
         task.train,

@@ -6,7 +6,7 @@ from keras import layers
 
 from ktransfer.engine.kinds import check
 from ktransfer.engine.prediction import predict
-from ktransfer.errors import KTransferError, NotApplicable
+from ktransfer.errors import NotApplicable
 from ktransfer.measures.solvers import softmax_regression
 from ktransfer.models.layers import InferenceMode
 from ktransfer.models.surgery import (
@@ -69,10 +69,15 @@ def aligned(target, source, readers, maps, *, seed, penalty):
     images = readers["target"].input
     model = keras.Model(images, head(features["target"]), name="aligned")
     ours = keras.Model(readers["source"].input, features["source"])
-    x, y = source.task.train
-    one_hot = np.eye(target.num_classes)[y]
-    head.set_weights(softmax_regression(predict(ours, x), one_hot, penalty))
+    _solve(head, ours, source.task.train, penalty)
     return model
+
+
+def _solve(head, reader, data, penalty):
+    """Put softmax regression on what `reader` reads of `data` into `head`."""
+    one_hot = np.eye(head.units)[data.y]
+    features = predict(reader, data.x)
+    head.set_weights(softmax_regression(features, one_hot, penalty))
 
 
 def feature_moments(reader, images):
@@ -162,11 +167,7 @@ def num_kept(eigenvalues, num_components):
         KTransferError: `E_ARGUMENT` for fewer than one.
         NotApplicable: all eigenvalues are 0.
     """
-    if num_components < 1:
-        raise KTransferError(
-            "E_ARGUMENT",
-            f"num_components is {num_components!r}; expected at least 1.",
-        )
+    check("Count", num_components=num_components)
     found = int(np.sum(eigenvalues > 1e-8 * eigenvalues[-1]))
     if eigenvalues[-1] <= 0:
         raise NotApplicable(

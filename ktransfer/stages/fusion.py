@@ -33,19 +33,22 @@ def read_sources(target, sources, *, tune=False, layer="features"):
     inputs = keras.Input(target.image_shape, dtype="uint8", name="images")
     features = []
     for number, source in enumerate(sources, start=1):
-        name = f"source_{number}"
-        backbone = copy_backbone(source.model, name, layer)
-        if not tune:
-            freeze(backbone)
-        reader = adapt_input(backbone, target.image_shape)
-        if not tune:
-            # A source with dropout is read as it serves.
-            reader = InferenceMode(reader, name=name)
-        x = reader(inputs)
+        backbone = copy_backbone(source.model, f"source_{number}", layer)
+        x = _reader(backbone, target.image_shape, tune)(inputs)
         if len(x.shape) > 2:
             x = layers.Flatten(name=f"flatten_{number}")(x)
         features.append(x)
     return inputs, features
+
+
+def _reader(backbone, image_shape, tune):
+    """Return `backbone` behind an adapter of its own, frozen unless `tune`."""
+    if tune:
+        return adapt_input(backbone, image_shape)
+    freeze(backbone)
+    reader = adapt_input(backbone, image_shape)
+    # A source with dropout is read as it serves.
+    return InferenceMode(reader, name=backbone.name)
 
 
 def projected(features, units, seed):

@@ -30,16 +30,12 @@ def teacher(target, source, *, steps, share, seed, number=None, **training):
     """Return a frozen teacher for `target`, and the steps left for the rest.
 
     The source itself if it answers the target's classes; else the source,
-    fine-tuned on the labelled target images, in an epoch order of its own: in
-    that of the student both would see the same first images, and where the
-    steps do not reach all of them, the rest would never be seen.
+    fine-tuned on the labelled target images in an epoch order of its own.
 
     Args:
-        steps: of the whole method.
+        steps, seed: of the whole method.
         share: of the steps that fine-tuning a teacher may take.
-        seed: of the method.
-        number: of the teacher where there are several, from 1 on; the first
-            is what a lone one is. It is named by it.
+        number: of one of several, from 1 on, in its name; 1 learns as None.
         training: as in `fit`.
 
     Returns:
@@ -50,12 +46,22 @@ def teacher(target, source, *, steps, share, seed, number=None, **training):
         spent = 0
     else:
         spent = int(steps * share)
-        model = classifier(copy_backbone(source.model), target, seed=seed)
-        order = stream(seed, "teacher", number or 1)
-        fit(model, target.train, steps=spent, seed=order, **training)
+        model = _tuned(target, source, spent, seed, number, **training)
     model = copy(model, f"teacher_{number}" if number else "teacher")
     freeze(model)
     return model, steps - spent
+
+
+def _tuned(target, source, steps, seed, number, **training):
+    """Return the source, fine-tuned in the epoch order of a teacher.
+
+    In that of the student both would see the same first images, and where the
+    steps do not reach all of them, the rest would never be seen.
+    """
+    model = classifier(copy_backbone(source.model), target, seed=seed)
+    order = stream(seed, "teacher", number or 1)
+    fit(model, target.train, steps=steps, seed=order, **training)
+    return model
 
 
 def distill(

@@ -24,9 +24,8 @@ def tuned_weights(
 ):
     """Return the source's features under a new head, few weights trained.
 
-    The backbone trains its weights called one of `names`, and nothing else
-    of it changes: with BatchNorm in it the whole is trained in inference mode,
-    so that the statistics stay (and dropout is off).
+    Of the backbone the weights called one of `names` change, nothing else:
+    with BatchNorm in it all is trained in inference mode (dropout is off).
 
     Args:
         target: the `Task`; its labelled images train the model.
@@ -39,23 +38,28 @@ def tuned_weights(
         NotApplicable: the backbone has no such weight.
     """
     backbone = copy_backbone(source.model)
-    freeze(backbone)
-    _thaw_weights(backbone, names, kinds)
+    _freeze_all_but(names, kinds, backbone)
     model = classifier(backbone, target, seed=seed)
-    trained = model
-    if any(isinstance(x, layers.BatchNormalization) for x in leaves(model)):
-        inputs = keras.Input(target.image_shape, dtype="uint8", name="images")
-        logits = InferenceMode(model, name="inference")(inputs)
-        trained = keras.Model(inputs, logits)
+    trained = _with_statistics_kept(model, target)
     fit(trained, target.train, steps=steps, seed=seed, **training)
     return model
 
 
-def _thaw_weights(frozen, names, kinds):
-    """Thaw the weights of a frozen model that `tuned_weights` trains."""
+def _with_statistics_kept(model, target):
+    """Return `model`, in inference mode if there is BatchNorm in it."""
+    if not any(isinstance(x, layers.BatchNormalization) for x in leaves(model)):
+        return model
+    inputs = keras.Input(target.image_shape, dtype="uint8", name="images")
+    logits = InferenceMode(model, name="inference")(inputs)
+    return keras.Model(inputs, logits)
+
+
+def _freeze_all_but(names, kinds, backbone):
+    """Freeze all weights but those that `tuned_weights` trains."""
+    freeze(backbone)
     chosen = [
         layer
-        for layer in leaves(frozen)
+        for layer in leaves(backbone)
         if isinstance(layer, kinds)
         and any(variable.name in names for variable in layer.weights)
     ]

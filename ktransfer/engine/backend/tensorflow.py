@@ -265,9 +265,8 @@ def _move_by_adam(state, slopes, variables, rate, scales, settings):
     done = tf.cast(step.value, "float32")
     powers = [tf.pow(decay, done) for decay in settings[:2]]
     pairs = zip(slots[: len(variables)], slots[len(variables) :])
-    for variable, (moment, velocity), slope, scale in zip(
-        variables, pairs, slopes, scales, strict=True
-    ):
+    each = zip(variables, pairs, slopes, scales, strict=True)
+    for variable, (moment, velocity), slope, scale in each:
         tf.raw_ops.ResourceApplyAdam(
             var=variable.value.handle,
             m=moment.value.handle,
@@ -310,17 +309,21 @@ def squared_gradients(function, variables, images, places, labels):
     # One call for all pairs: a call each costs more than its gradient.
     @tf.function
     def compiled(images, places, labels):
-        def add(pair, totals):
-            image, label = images[places[pair]], labels[pair]
-            _, slopes = value_and_gradients(
-                lambda: function(image, label), variables
-            )
-            wide = [tf.cast(slope, tf.float64) for slope in slopes]
-            return pair + 1, [t + s * s for t, s in zip(totals, wide)]
-
-        start = [tf.zeros(v.shape, tf.float64) for v in variables]
-        count = tf.shape(places)[0]
-        return tf.while_loop(lambda pair, _: pair < count, add, (0, start))[1]
+        return _summed_squares(function, variables, images, places, labels)
 
     found = compiled(*map(tf.convert_to_tensor, (images, places, labels)))
     return [total.numpy() for total in found]
+
+
+def _summed_squares(function, variables, images, places, labels):
+    def add(pair, totals):
+        image, label = images[places[pair]], labels[pair]
+        _, slopes = value_and_gradients(
+            lambda: function(image, label), variables
+        )
+        wide = [tf.cast(slope, tf.float64) for slope in slopes]
+        return pair + 1, [t + s * s for t, s in zip(totals, wide)]
+
+    start = [tf.zeros(v.shape, tf.float64) for v in variables]
+    count = tf.shape(places)[0]
+    return tf.while_loop(lambda pair, _: pair < count, add, (0, start))[1]

@@ -39,21 +39,27 @@ def transfer(
     network, both = two_domains(
         target, source, seed=seed, from_source=from_source
     )
+    weigh = _certainty if entropy_weights else None
+    both, penalty = _with_adversary(both, seed, hidden_units, strength, weigh)
+    options = {"steps": steps, "seed": seed, **training}
+    train_on_domains(network, both, target, source, penalty, **options)
+    return network
+
+
+def _with_adversary(both, seed, hidden_units, strength, weigh):
+    """Return the `adversary` that reads features together with beliefs."""
     joint = {
         name: _joint(both.output[f"{name}_features"], both.output[name], seed)
         for name in ("target", "source")
     }
-    both, penalty = adversary(
+    return adversary(
         both,
         joint,
         seed=seed,
         hidden_units=hidden_units,
         strength=strength,
-        weigh=_certainty if entropy_weights else None,
+        weigh=weigh,
     )
-    options = {"steps": steps, "seed": seed, **training}
-    train_on_domains(network, both, target, source, penalty, **options)
-    return network
 
 
 def _joint(features, logits, seed):

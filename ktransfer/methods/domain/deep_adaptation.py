@@ -30,14 +30,18 @@ def transfer(
     )
 
     def penalty(outputs):
-        distances = [
-            kernel_distance(outputs[f"source{top}"], outputs[f"target{top}"])
-            for top in ("_features", "")
-        ]
-        return strength * sum(distances)
+        return strength * _distance(outputs)
 
     options = {"steps": steps, "seed": seed, **training}
     train_on_domains(
         network, both, target, source, penalty if strength else None, **options
     )
     return network
+
+
+def _distance(outputs):
+    """Return the sum of MMD^2 over the top layers, a scalar."""
+    return sum(
+        kernel_distance(outputs[f"source{top}"], outputs[f"target{top}"])
+        for top in ("_features", "")
+    )

@@ -28,7 +28,6 @@ import numpy as np
 
 from ktransfer.engine.kinds import Count, Positive, check
 from ktransfer.engine.prediction import predict
-from ktransfer.errors import KTransferError
 from ktransfer.models.layers import KernelComponents
 from ktransfer.seeds import stream
 from ktransfer.stages.alignment import (
@@ -52,21 +51,23 @@ def transfer(
     penalty: Positive = 1e-3,
 ):
     check("Positive", regularization=regularization)
-    if max_images < 1:
-        raise KTransferError(
-            "E_ARGUMENT", f"max_images is {max_images!r}; expected at least 1."
-        )
+    check("Count", max_images=max_images)
     readers, images = read_domains(target, source)
     if standardize:
         readers = standardised(readers, images)
-    points = []
-    for name in ("source", "target"):
-        order = np.random.default_rng(stream(seed, "kernel", name))
-        rows = np.sort(order.permutation(len(images[name]))[:max_images])
-        points.append(predict(readers[name], images[name][rows]))
+    points = [
+        predict(readers[name], _sample(images[name], max_images, seed, name))
+        for name in ("source", "target")
+    ]
     layer = _layer(points, num_components, regularization)
     maps = {"target": layer, "source": layer}
     return aligned(target, source, readers, maps, seed=seed, penalty=penalty)
+
+
+def _sample(images, most, seed, name):
+    """Return at most `most` of the images of the domain `name`, drawn."""
+    order = np.random.default_rng(stream(seed, "kernel", name))
+    return images[np.sort(order.permutation(len(images))[:most])]
 
 
 def _layer(points, num_components, regularization):

@@ -33,20 +33,25 @@ def transfer(
     maps = copy(_up_to_the_last_map(source.model), name="backbone")
     freeze(maps)
     maps = adapt_input(maps, target.image_shape)
-    start = keras.initializers.GlorotUniform(stream(seed, "head", "new_conv"))
-    x = layers.Conv2D(
-        filters or maps.output.shape[-1],
-        kernel_size,
-        padding="same",
-        activation="relu",
-        kernel_initializer=start,
-        name="new_conv",
-    )(maps.output)
+    x = _convolved(maps.output, filters, kernel_size, seed)
     x = layers.GlobalAveragePooling2D(name="new_pool")(x)
     logits = head_layer(target.num_classes, "logits", seed)(x)
     model = keras.Model(maps.input, logits, name="convolution_layers")
     fit(model, target.train, steps=steps, seed=seed, **training)
     return model
+
+
+def _convolved(x, filters, kernel_size, seed):
+    """Return the new convolution of a feature map."""
+    start = keras.initializers.GlorotUniform(stream(seed, "head", "new_conv"))
+    return layers.Conv2D(
+        filters or x.shape[-1],
+        kernel_size,
+        padding="same",
+        activation="relu",
+        kernel_initializer=start,
+        name="new_conv",
+    )(x)
 
 
 def _up_to_the_last_map(model):

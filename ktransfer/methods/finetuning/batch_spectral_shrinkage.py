@@ -35,21 +35,26 @@ def transfer(
 ):
     backbone = copy_backbone(source.model)
     model = classifier(backbone, target, seed=seed)
-
-    def loss(labels, outputs):
-        weakest = _smallest_squares(outputs["features"], num_values)
-        return cross_entropy(labels, outputs["logits"]) + strength * weakest
-
     tapped = inline(model, tap=["features", "logits"])
     fit(
         tapped if strength else model,
         target.train,
         steps=steps,
         seed=seed,
-        loss=loss if strength else cross_entropy,
+        loss=_shrinking(strength, num_values) if strength else cross_entropy,
         **training,
     )
     return model
+
+
+def _shrinking(strength, num_values):
+    """Return the loss that the weakest directions add to."""
+
+    def loss(labels, outputs):
+        weakest = _smallest_squares(outputs["features"], num_values)
+        return cross_entropy(labels, outputs["logits"]) + strength * weakest
+
+    return loss
 
 
 # Share of the largest squared value below which float32 cannot tell it from 0.

@@ -29,17 +29,22 @@ def transfer(
     check("Positive", decay=decay)
     backbone = copy_backbone(source.model)
     model = classifier(backbone, target, seed=seed)
-    rates, rate = [], learning_rate
-    for block in reversed(blocks(backbone).values()):
-        rate = rate / decay
-        rates.append((block, rate))
     fit(
         model,
         target.train,
         steps=steps,
         learning_rate=learning_rate,
         seed=seed,
-        rates=rates,
+        rates=_rates(backbone, learning_rate, decay),
         **training,
     )
     return model
+
+
+def _rates(backbone, rate, decay):
+    """Return (block, its rate) from the top down, `rate` being the head's."""
+    rates = []
+    for block in reversed(blocks(backbone).values()):
+        rate = rate / decay
+        rates.append((block, rate))
+    return rates

@@ -46,6 +46,19 @@ def transfer(
 ):
     backbone = copy_backbone(source.model)
     model = classifier(backbone, target, seed=seed)
+    fit(
+        _remembering(model, target, source) if strength else model,
+        target.train,
+        steps=steps,
+        seed=seed,
+        loss=_keeping(strength, temperature) if strength else cross_entropy,
+        **training,
+    )
+    return model
+
+
+def _keeping(strength, temperature):
+    """Return the loss of a model that also answers as it did before."""
 
     def loss(labels, outputs):
         kept = softened_divergence(
@@ -53,15 +66,7 @@ def transfer(
         )
         return cross_entropy(labels, outputs["logits"]) + strength * kept
 
-    fit(
-        _remembering(model, target, source) if strength else model,
-        target.train,
-        steps=steps,
-        seed=seed,
-        loss=loss if strength else cross_entropy,
-        **training,
-    )
-    return model
+    return loss
 
 
 def _remembering(model, target, source):

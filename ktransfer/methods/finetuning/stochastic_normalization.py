@@ -43,12 +43,7 @@ def transfer(
     **training,
 ):
     model = classifier(copy_backbone(source.model), target, seed=seed)
-    norms = [x for x in leaves(model) if isinstance(x, BatchNormalization)]
-    if not norms:
-        raise NotApplicable(
-            "the source has no BatchNorm layer; expected at least one, whose "
-            "two kinds of statistics are to be mixed."
-        )
+    norms = _norms(model)
     trained = model
     if probability != 1:
         for norm in norms:
@@ -57,6 +52,16 @@ def transfer(
     rates = own_rate(head_learning_rate, model.get_layer("logits"))
     fit(trained, target.train, steps=steps, seed=seed, rates=rates, **training)
     return model
+
+
+def _norms(model):
+    norms = [x for x in leaves(model) if isinstance(x, BatchNormalization)]
+    if not norms:
+        raise NotApplicable(
+            "the source has no BatchNorm layer; expected at least one, whose "
+            "two kinds of statistics are to be mixed."
+        )
+    return norms
 
 
 def _stochastic(model, norms, probability, seed):

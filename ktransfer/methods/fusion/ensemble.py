@@ -39,6 +39,16 @@ def transfer(
     validation = None
     if weights == "fitted" and len(sources) > 1:
         target, validation = held_out(target, seed)
+    members = _members(target, sources, steps=steps, seed=seed, **training)
+    shares = [1 / len(members)] * len(members)
+    if validation:
+        shares = _fitted(members, validation)
+    named = [copy(m, f"member_{n}") for n, m in enumerate(members, start=1)]
+    return mixture(named, shares)
+
+
+def _members(target, sources, *, steps, seed, **training):
+    """Return each source under a new head, trained for a part of the steps."""
     members = []
     for number, source in enumerate(sources):
         member = classifier(copy_backbone(source.model), target, seed=seed)
@@ -47,11 +57,7 @@ def transfer(
         steps_each = steps // len(sources)
         fit(member, target.train, steps=steps_each, seed=order, **training)
         members.append(member)
-    shares = [1 / len(members)] * len(members)
-    if validation:
-        shares = _fitted(members, validation)
-    named = [copy(m, f"member_{n}") for n, m in enumerate(members, start=1)]
-    return mixture(named, shares)
+    return members
 
 
 def _fitted(members, validation, rounds=200):

@@ -42,15 +42,19 @@ def transfer(
         )
     backbone = copy_backbone(base.model)
     start = _vector(backbone)
-    trimmed = []
-    for source in sources:
-        member = copy_backbone(source.model)
-        check_same_shapes(backbone, [v.numpy() for v in member.weights])
-        trimmed.append(keep_largest(_vector(member) - start, density))
+    changes = [_same_shaped(source, backbone) - start for source in sources]
+    trimmed = [keep_largest(change, density) for change in changes]
     if strength:
         _assign(backbone, start + strength * _elected_mean(trimmed))
         refresh_statistics(target, backbone)
     return fitted(target, backbone, steps=steps, seed=seed, **training)
+
+
+def _same_shaped(source, backbone):
+    """Return the weights of a source as one vector, if it fits `backbone`."""
+    member = copy_backbone(source.model)
+    check_same_shapes(backbone, [v.numpy() for v in member.weights])
+    return _vector(member)
 
 
 def _elected_mean(vectors):

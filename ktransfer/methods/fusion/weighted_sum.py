@@ -40,21 +40,26 @@ def transfer(
     images, features = read_sources(target, sources, tune=tune_sources)
     if shared_units:
         features = projected(features, shared_units, seed)
-    widths = sorted({x.shape[-1] for x in features})
-    if len(widths) > 1:
-        raise NotApplicable(
-            f"the sources have features of widths {widths}, which cannot be "
-            "added; give shared_units."
-        )
-    x = features[0]
-    if len(features) > 1:
-        x = SoftmaxSum(weights, name="weights")(features)
+    x = _added(features, weights)
     if activation != "linear":
         x = layers.Activation(activation, name="activation")(x)
     logits = head_layer(target.num_classes, "logits", seed)(x)
     model = keras.Model(images, logits, name="weighted_sum")
     fit(model, target.train, steps=steps, seed=seed, **training)
     return model
+
+
+def _added(features, weights):
+    """Return the weighted sum of features, which have to be of one width."""
+    widths = sorted({x.shape[-1] for x in features})
+    if len(widths) > 1:
+        raise NotApplicable(
+            f"the sources have features of widths {widths}, which cannot be "
+            "added; give shared_units."
+        )
+    if len(features) == 1:
+        return features[0]
+    return SoftmaxSum(weights, name="weights")(features)
 
 
 def _used(sources, weights):

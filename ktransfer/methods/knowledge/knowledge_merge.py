@@ -44,17 +44,21 @@ def transfer(
     if operator not in _OPERATORS:
         raise unknown("operator", operator, _OPERATORS)
     backbone = copy_backbone(source.model)
-    weights = [v.numpy() for v in backbone.weights]
     others = [v.numpy() for v in copy_backbone(intermediate.model).weights]
     check_same_shapes(backbone, others)
     if share == 0:
         combine(backbone, [others], [1])
     elif share != 1:
-        merge = _OPERATORS[operator]
-        merged = [merge(a, b, share) for a, b in zip(weights, others)]
-        combine(backbone, [merged], [1])
+        combine(backbone, [_merged(backbone, others, operator, share)], [1])
         refresh_statistics(target, backbone)
     return fitted(target, backbone, steps=steps, seed=seed, **training)
+
+
+def _merged(backbone, others, operator, share):
+    """Return the weights between those of `backbone` and the `others`."""
+    merge = _OPERATORS[operator]
+    weights = [v.numpy() for v in backbone.weights]
+    return [merge(a, b, share) for a, b in zip(weights, others)]
 
 
 def _mean(first, second, share):

@@ -33,18 +33,23 @@ def transfer(
         for _ in ("target", "source")
     ]
     both = two_streams(target, source, *towers, seed=seed)
+    fit(
+        both,
+        {"target": target.train, "source": source.task.train},
+        steps=steps,
+        seed=seed,
+        loss=_pulling(towers, strength) if strength else summed_cross_entropy,
+        **training,
+    )
+    return both.get_layer("target_network")
+
+
+def _pulling(towers, strength):
+    """Return the loss that the distance of the towers adds to."""
     pairs = list(zip(*(t.trainable_variables for t in towers), strict=True))
 
     def pulled(labels, outputs):
         distance = sum(ops.sum(ops.square(w_s - w_t)) for w_t, w_s in pairs)
         return summed_cross_entropy(labels, outputs) + strength * distance
 
-    fit(
-        both,
-        {"target": target.train, "source": source.task.train},
-        steps=steps,
-        seed=seed,
-        loss=pulled if strength else summed_cross_entropy,
-        **training,
-    )
-    return both.get_layer("target_network")
+    return pulled

@@ -32,20 +32,25 @@ def transfer(
 ):
     backbone = copy_backbone(source.model)
     model = classifier(backbone, target, seed=seed)
-    decaying = kernels(model)
-
-    def decayed(labels, logits):
-        squares = sum(ops.sum(ops.square(kernel)) for kernel in decaying)
-        return cross_entropy(labels, logits) + weight_decay / 2 * squares
-
     fit(
         model,
         target.train,
         steps=steps,
         learning_rate=learning_rate,
         seed=seed,
-        loss=decayed if weight_decay else cross_entropy,
+        loss=_decaying(model, weight_decay) if weight_decay else cross_entropy,
         rates=own_rate(head_learning_rate, model.get_layer("logits")),
         **training,
     )
     return model
+
+
+def _decaying(model, weight_decay):
+    """Return the loss that the size of the kernels adds to."""
+    decaying = kernels(model)
+
+    def decayed(labels, logits):
+        squares = sum(ops.sum(ops.square(kernel)) for kernel in decaying)
+        return cross_entropy(labels, logits) + weight_decay / 2 * squares
+
+    return decayed

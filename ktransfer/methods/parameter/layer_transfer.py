@@ -36,10 +36,15 @@ def transfer(
             f"num_blocks is {num_blocks}; expected 0 to {len(copied)}, the "
             f"blocks of the source: {', '.join(blocks(backbone))}."
         )
-    for ours, theirs in zip(copied[num_blocks:], initial[num_blocks:]):
-        for layer, other in zip(ours, theirs):
-            layer.set_weights(other.get_weights())
+    _set_weights(copied[num_blocks:], initial[num_blocks:])
     if freeze_copied:
         for block in copied[:num_blocks]:
             freeze(block)
     return fitted(target, backbone, steps=steps, seed=seed, **training)
+
+
+def _set_weights(own, others):
+    """Give the blocks `own` the weights of the blocks `others`."""
+    for ours, theirs in zip(own, others):
+        for layer, other in zip(ours, theirs):
+            layer.set_weights(other.get_weights())

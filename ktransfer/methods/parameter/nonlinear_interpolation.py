@@ -45,13 +45,7 @@ def transfer(
     share: Share = 0.5,
     **training,
 ):
-    functions = {
-        "tanh": np.tanh,
-        "scaled_tanh": lambda w: _scaled_tanh(w, scale),
-        "soft_threshold": lambda w: w - np.clip(w, -threshold, threshold),
-        "keep_largest": lambda w: keep_largest(w, share),
-        "identity": None,
-    }
+    functions = _functions(scale, threshold, share)
     if function not in functions:
         raise unknown("function", function, functions)
     backbone = mixed(target, source, seed=seed, shares=(alpha, 1 - alpha))
@@ -59,6 +53,17 @@ def transfer(
         _apply(functions[function], backbone)
         refresh_statistics(target, backbone)
     return fitted(target, backbone, steps=steps, seed=seed, **training)
+
+
+def _functions(scale, threshold, share):
+    """Return name -> function of weights, None for the identity."""
+    return {
+        "tanh": np.tanh,
+        "scaled_tanh": lambda w: _scaled_tanh(w, scale),
+        "soft_threshold": lambda w: w - np.clip(w, -threshold, threshold),
+        "keep_largest": lambda w: keep_largest(w, share),
+        "identity": None,
+    }
 
 
 def _scaled_tanh(weights, scale):
