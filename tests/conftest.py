@@ -33,22 +33,13 @@ def clear_session():
         sys.modules["ktransfer.engine.feature_cache"].forget()
 
 
-@pytest.fixture(autouse=True)
-def ledger():
-    """`training.ledger()`: the fits since the last call, which it forgets."""
-    training = sys.modules.get("ktransfer.engine.training")
-    if training is None:
-        yield
-        return
-    with training.recording() as fits:
+@pytest.fixture
+def fits():
+    """The list of the fits that a test has done so far, in their order."""
+    from ktransfer.engine import training
 
-        def taken():
-            done = list(fits)
-            fits.clear()
-            return done
-
-        training.ledger = taken
-        yield
+    with training.recording() as done:
+        yield done
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -111,7 +102,7 @@ def small_task(name, channels, n=48, num_classes=3, size=12):
 
 def small_source(task, seed=0, normalised=False, steps=0, num_classes=None):
     """Return a `Source` on `task`: a few filters, trained for `steps`."""
-    from ktransfer.engine.training import fit
+    from ktransfer.engine.training import fit, recording
     from ktransfer.models.own import Source
     from ktransfer.models.surgery import attach_head
 
@@ -121,7 +112,9 @@ def small_source(task, seed=0, normalised=False, steps=0, num_classes=None):
         seed=seed,
         hidden_units=6,
     )
-    fit(model, task.train, steps=steps, learning_rate=1e-2, seed=seed)
+    # In a record of its own: a test that counts fits means those of a method.
+    with recording():
+        fit(model, task.train, steps=steps, learning_rate=1e-2, seed=seed)
     return Source(model, task)
 
 

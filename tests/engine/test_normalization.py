@@ -9,7 +9,7 @@ from conftest import small_backbone, small_task, weights_of
 from keras import layers
 
 from ktransfer.data import Split
-from ktransfer.engine import normalization, training
+from ktransfer.engine import normalization
 from ktransfer.engine.losses import cross_entropy
 from ktransfer.engine.normalization import reestimate_statistics
 from ktransfer.engine.prediction import predict
@@ -127,7 +127,7 @@ def test_frozen_keeps_statistics_uses_them_and_trains_the_rest(task):
     assert all(x.trainable for x in norms(model))
 
 
-def test_frozen_statistics_are_those_of_the_loss(task):
+def test_frozen_statistics_are_those_of_the_loss(task, fits):
     """The first loss is that of the network as it serves."""
     model = train(build(), task)
     for norm in norms(model):
@@ -136,16 +136,15 @@ def test_frozen_statistics_are_those_of_the_loss(task):
     found = {}
     for choice in ("frozen", "trained"):
         twin = copy(model)
-        with training.recording() as fits:
-            fit(
-                twin,
-                task.train,
-                steps=1,
-                seed=0,
-                batch_size=48,
-                statistics=choice,
-            )
-        found[choice] = fits[0].curve[0][1]
+        fit(
+            twin,
+            task.train,
+            steps=1,
+            seed=0,
+            batch_size=48,
+            statistics=choice,
+        )
+        found[choice] = fits[-1].curve[0][1]
     assert found["frozen"] == pytest.approx(served, rel=1e-5)
     assert found["trained"] != pytest.approx(served, rel=1e-5)
 
@@ -159,10 +158,9 @@ def test_frozen_layers_keep_their_statistics_whatever_the_choice(task):
         np.testing.assert_array_equal(before[0], statistics(model)[0])
 
 
-def test_the_choice_is_noted_where_it_has_an_effect(task):
-    with training.recording() as fits:
-        train(build(), task, statistics="trained")
-        train(attach_head(small_backbone(), 3, seed=0), task)
+def test_the_choice_is_noted_where_it_has_an_effect(task, fits):
+    train(build(), task, statistics="trained")
+    train(attach_head(small_backbone(), 3, seed=0), task)
     assert [fit.statistics for fit in fits] == ["trained", ""]
 
 

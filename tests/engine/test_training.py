@@ -10,7 +10,7 @@ from conftest import small_backbone, small_source, small_task, weights_of
 from keras import layers, ops
 
 from ktransfer.data import Split
-from ktransfer.engine import backend, batches, optimizers, training
+from ktransfer.engine import backend, batches, optimizers
 from ktransfer.engine.batches import epoch_order
 from ktransfer.engine.losses import cross_entropy
 from ktransfer.engine.normalization import reestimate_statistics
@@ -294,7 +294,7 @@ def test_a_rate_for_no_layer_is_refused(task):
         train(build(), task, rates=[([], 1e-3)])
 
 
-def test_an_input_named_progress_is_fed_the_share_done(task):
+def test_an_input_named_progress_is_fed_the_share_done(task, fits):
     images = keras.Input((12, 12, 3), dtype="uint8", name="target")
     progress = keras.Input((1,), name="progress")
     logits = build()(images)
@@ -305,7 +305,6 @@ def test_an_input_named_progress_is_fed_the_share_done(task):
         tiny = 1e-9 * cross_entropy(labels, outputs["logits"])
         return tiny + ops.mean(outputs["progress"])
 
-    training.ledger()
     fit(
         model,
         {"target": task.train},
@@ -314,16 +313,16 @@ def test_an_input_named_progress_is_fed_the_share_done(task):
         seed=0,
         loss=loss,
     )
-    ((_, mean),) = training.ledger()[0].curve
+    ((_, mean),) = fits[0].curve
     assert mean == pytest.approx(np.mean([0, 0.2, 0.4, 0.6, 0.8]))
 
 
-def test_a_remainder_of_steps_is_trained_too(task, monkeypatch):
+def test_a_remainder_of_steps_is_trained_too(task, monkeypatch, fits):
     first = weights_of(train(build(), task, steps=7))
     monkeypatch.setattr(batches, "CHUNK", 4)
-    training.ledger()
+    fits.clear()
     assert weights_of(train(build(), task, steps=7)) == first
-    assert [step for step, _ in training.ledger()[0].curve] == [4, 7]
+    assert [step for step, _ in fits[0].curve] == [4, 7]
 
 
 def test_two_streams_keep_the_order_of_the_first(task):
@@ -370,10 +369,9 @@ def test_predict_does_not_depend_on_the_number_of_images(task):
         assert predict(model, x[:n]).tobytes() == whole[:n].tobytes()
 
 
-def test_the_curve_is_the_loss_of_the_chunks(task):
-    training.ledger()
+def test_the_curve_is_the_loss_of_the_chunks(task, fits):
     train(build(), task, steps=4)
-    (done,) = training.ledger()
+    (done,) = fits
     assert [step for step, _ in done.curve] == [4]
     assert 0.5 < done.curve[0][1] < 2.0
     assert done.steps == 4 and done.cached == 0

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from conftest import small_backbone, small_source, small_task, weights_of
 
-from ktransfer.engine import losses, training
+from ktransfer.engine import losses
 from ktransfer.errors import NotApplicable
 from ktransfer.methods.baselines import scratch
 from ktransfer.methods.knowledge import attention_transfer
@@ -130,11 +130,10 @@ def test_strength_zero_is_training_from_scratch(world):
     assert list(weights_of(model).values()) == list(weights_of(plain).values())
 
 
-def test_the_teachers_maps_are_computed_once(world):
+def test_the_teachers_maps_are_computed_once(world, fits):
     target, source = world
-    training.ledger()
     model = transfer(target, source, steps=2, seed=0, batch_size=8)
-    (fit,) = training.ledger()
+    (fit,) = fits
     # Pooled, the small source's maps have 6x6, 3x3 and 1x1 positions.
     assert fit.cached == 36 + 9 + 1
     start = heads.small_network(target, 0, name="student")
@@ -150,14 +149,13 @@ def test_the_larger_map_is_averaged_over_areas():
     np.testing.assert_allclose(found.mean((1, 2)), maps.mean((1, 2)), atol=1e-6)
 
 
-def test_a_source_without_maps_is_refused_before_training(world):
+def test_a_source_without_maps_is_refused_before_training(world, fits):
     target, source = world
     dense = Source(
         attach_head(backbones.mlp((12, 12, 3)), 3, seed=0), source.task
     )
-    training.ledger()
     with pytest.raises(NotApplicable, match="no 4-D feature map"):
         transfer(target, dense, steps=2, seed=0)
     with pytest.raises(NotApplicable, match="block9.*block1"):
         transfer(target, source, steps=2, seed=0, blocks=["block9"])
-    assert not training.ledger()
+    assert not fits

@@ -5,7 +5,6 @@ import pytest
 from conftest import small_backbone, small_task, worlds
 from keras import layers
 
-from ktransfer.engine import training
 from ktransfer.errors import NotApplicable
 from ktransfer.methods.finetuning.bias_tuning import transfer
 from ktransfer.models.own import Source
@@ -52,11 +51,10 @@ def test_biases_and_the_head_move_and_all_else_stays(
 
 
 @pytest.mark.parametrize("normalised", [False, True])
-def test_the_count_of_the_record_is_biases_and_head(normalised):
+def test_the_count_of_the_record_is_biases_and_head(normalised, fits):
     target, (source,) = worlds(1)[normalised]
-    training.ledger()
     transfer(target, source, **OPTIONS)
-    (fit,) = training.ledger()
+    (fit,) = fits
     assert fit.trainable_parameters == BIASES * (1 + normalised) + HEAD
 
 
@@ -68,13 +66,12 @@ def test_the_result_is_a_plain_model_that_copies():
     assert state(copy(model)) == state(model)
 
 
-def test_layers_without_a_bias_are_computed_once():
+def test_layers_without_a_bias_are_computed_once(fits):
     # The first layer has no bias, so all up to the second is frozen.
     source = without_biases(last=True)
     target = small_task("target", 1)
-    training.ledger()
     model = transfer(target, source, **OPTIONS)
-    (fit,) = training.ledger()
+    (fit,) = fits
     assert fit.cached == 12 * 12 * 4
     assert trainable_count(model) == 6 + (12 * 12 * 6 * 3 + 3)
 

@@ -13,7 +13,7 @@ from conftest import (
 )
 from keras import layers
 
-from ktransfer.engine import prediction, training
+from ktransfer.engine import prediction
 from ktransfer.errors import KTransferError, NotApplicable
 from ktransfer.measures.relationships import softmax
 from ktransfer.measures.transferability import label_map
@@ -155,13 +155,12 @@ def test_the_defaults_are_the_authors():
     assert found["num_images"] == 2000
 
 
-def test_bad_choices_are_refused_before_training(world):
-    training.ledger()
+def test_bad_choices_are_refused_before_training(world, fits):
     with pytest.raises(KTransferError, match="direct"):
         transfer(*world, relationship="directed", **OPTIONS)
     with pytest.raises(KTransferError, match="temperature is 0"):
         transfer(*world, temperature=0, **OPTIONS)
-    assert not training.ledger()
+    assert not fits
 
 
 def test_the_loss_is_the_written_formula(world, monkeypatch):
@@ -184,12 +183,11 @@ def test_the_loss_is_the_written_formula(world, monkeypatch):
     assert float(seen["loss"](y, outputs)) == pytest.approx(wanted, rel=1e-5)
 
 
-def test_the_source_head_trains_and_is_not_in_the_result(world, fitted):
+def test_the_source_head_trains_and_is_not_in_the_result(world, fitted, fits):
     target, source = world
     joint = fitted(co_tuning)
-    training.ledger()
     model = transfer(target, source, **OPTIONS)
-    (fit,) = training.ledger()
+    (fit,) = fits
     assert fit.trainable_parameters == model.count_params() + 54 + 14
     tuned = fine_tuning.transfer(target, source, **{**OPTIONS, "steps": 0})
     assert weights_of(model).keys() == weights_of(tuned).keys()
@@ -221,19 +219,18 @@ def first_two(split):
     return split._replace(x=split.x[:2], y=split.y[:2])
 
 
-def test_one_image_a_class_leaves_nothing_to_choose_by(world):
+def test_one_image_a_class_leaves_nothing_to_choose_by(world, fits):
     target, source = world
     task = source.task
     lone = source._replace(task=task._replace(train=first_two(task.train)))
     few = target._replace(train=first_two(target.train), num_classes=2)
-    training.ledger()
     for given, options in (
         ((target, lone), {"temperature": None}),
         ((few, source), {}),
     ):
         with pytest.raises(NotApplicable, match="two labelled images"):
             transfer(*given, **options, **OPTIONS)
-    assert not training.ledger()
+    assert not fits
     # What needs no such images goes on.
     transfer(target, lone, **OPTIONS)
     transfer(few, source, relationship="direct", **OPTIONS)

@@ -25,19 +25,24 @@ STEPS = 4
 
 def run(name, world, seed=0, **options):
     target, sources = world
-    training.ledger()
     with data.sealed():
         return methods.load(name)(
             target, *sources, steps=STEPS, seed=seed, **options
         )
 
 
+def recorded(name, world):
+    """Return what the method makes of `world`, and the fits that it took."""
+    with training.recording() as fits:
+        return run(name, world), fits
+
+
 def world_of(name):
-    """Return the first small world in which the method applies."""
+    """Return the first small world in which it applies, model and fits."""
     reasons = []
     for world in worlds(methods.describe(name).min_sources):
         try:
-            return world, run(name, world)
+            return world, *recorded(name, world)
         except NotApplicable as error:
             reasons.append(error.message)
     raise AssertionError(f"{name} applies nowhere: {reasons}")
@@ -108,7 +113,7 @@ def test_a_misspelt_hyperparameter_is_a_type_error(name):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_the_wrong_number_of_sources_is_refused_before_training(name):
+def test_the_wrong_number_of_sources_is_refused_before_training(name, fits):
     about = methods.describe(name)
     target, sources = worlds(max(about.min_sources, 1))[0]
     wrong = [sources * 9] if about.max_sources is not None else []
@@ -116,12 +121,11 @@ def test_the_wrong_number_of_sources_is_refused_before_training(name):
     for given in wrong:
         with pytest.raises((TypeError, KTransferError)):
             run(name, (target, given))
-        assert not training.ledger()
+        assert not fits
 
 
-def check_the_contract(name, world, model, folder):
-    """Assert the contract of a method; `model` is what it made of `world`."""
-    fits = training.ledger()
+def check_the_contract(name, world, model, fits, folder):
+    """Assert the contract of a method that made `model` of `world`."""
     target, sources = world
     before = [state(source.model) for source in sources]
     missing = STEPS - sum(fit.steps for fit in fits)
@@ -158,8 +162,7 @@ def check_the_contract(name, world, model, folder):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_the_contract(name, tmp_path):
-    world, model = world_of(name)
-    check_the_contract(name, world, model, tmp_path)
+    check_the_contract(name, *world_of(name), tmp_path)
 
 
 def odd_network(shape, seed):
@@ -239,8 +242,7 @@ SOME = (
 def test_the_contract_holds_on_an_ordinary_network(name, tmp_path):
     for world in odd_worlds(methods.describe(name).min_sources):
         with contextlib.suppress(NotApplicable):
-            model = run(name, world)
-            check_the_contract(name, world, model, tmp_path)
+            check_the_contract(name, world, *recorded(name, world), tmp_path)
             return
     raise AssertionError(f"{name} does not apply to an ordinary network")
 
@@ -258,7 +260,7 @@ def test_the_contract_holds_on_an_ordinary_network(name, tmp_path):
 )
 def test_a_traced_program_moves_no_bit_of_the_next_run(name, traced):
     """What tracing builds into a program would be that of the first run."""
-    world, _ = world_of(name)
+    world, *_ = world_of(name)
     again = state(run(name, world, seed=1))
     programs.forget()
     assert state(run(name, world, seed=1)) == again

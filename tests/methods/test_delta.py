@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 from conftest import defaults, small_source, small_task, weights_of
 
-from ktransfer.engine import training
 from ktransfer.engine.prediction import predict
 from ktransfer.measures import evaluation
 from ktransfer.methods.finetuning import delta
@@ -246,7 +245,7 @@ def test_masks_read_at_once_are_masks_read_in_turn(world, probe, monkeypatch):
 
 
 def test_the_source_is_frozen_while_its_channels_are_measured(
-    normalised, monkeypatch
+    normalised, monkeypatch, fits
 ):
     _, source = normalised
     probes = []
@@ -257,9 +256,8 @@ def test_the_source_is_frozen_while_its_channels_are_measured(
 
     importance = delta._importance
     monkeypatch.setattr(delta, "_importance", remembering)
-    training.ledger()
     transfer(*normalised, steps=5, probe_share=0.6, **OPTIONS)
-    first, second = training.ledger()
+    first, second = fits
     assert (first.steps, second.steps) == (3, 2)
     # Only the head, and its inputs are computed once.
     assert (first.trainable_parameters, first.cached) == (8 * 3 + 3, 8)
@@ -273,10 +271,9 @@ def test_the_source_is_frozen_while_its_channels_are_measured(
             assert value == original[path]
 
 
-def test_no_strength_needs_no_probe(world):
-    training.ledger()
+def test_no_strength_needs_no_probe(world, fits):
     transfer(*world, steps=10, strength=0, **OPTIONS)
-    assert [fit.steps for fit in training.ledger()] == [10]
+    assert [fit.steps for fit in fits] == [10]
 
 
 def test_the_second_stage_has_epochs_of_its_own(world, monkeypatch):
@@ -321,13 +318,12 @@ def test_the_head_strength_shrinks_the_head(world):
     assert norms[1] < 0.9 * norms[0]
 
 
-def test_a_source_of_vectors_is_held_too():
+def test_a_source_of_vectors_is_held_too(fits):
     source = Source(
         attach_head(backbones.mlp((12, 12, 3), units=(10, 7)), 3, seed=0),
         small_task("source", 3),
     )
-    training.ledger()
     transfer(small_task("target", 1), source, steps=5, **OPTIONS)
-    first, second = training.ledger()
+    first, second = fits
     assert (first.steps, second.steps) == (1, 4)
     assert second.cached == 10 + 7

@@ -6,7 +6,6 @@ from conftest import worlds
 from keras import ops
 
 from ktransfer.data import Split
-from ktransfer.engine import training
 from ktransfer.errors import KTransferError, NotApplicable
 from ktransfer.methods.fusion import ensemble
 from ktransfer.methods.fusion.ensemble import _most_likely, transfer
@@ -38,11 +37,10 @@ def test_one_source_is_fine_tuning(world, weights):
     np.testing.assert_array_equal(model(x), tuned(x))
 
 
-def test_its_softmax_is_the_mean_of_the_members(world):
+def test_its_softmax_is_the_mean_of_the_members(world, fits):
     target, sources = world
-    training.ledger()
     model = transfer(target, *sources, steps=4, **OPTIONS)
-    assert [fit.steps for fit in training.ledger()] == [2, 2]
+    assert [fit.steps for fit in fits] == [2, 2]
     x = target.train.x[:9]
     members = [model.get_layer(f"member_{i}") for i in (1, 2)]
     tuned = fine_tuning.transfer(target, sources[0], steps=2, **OPTIONS)
@@ -52,11 +50,10 @@ def test_its_softmax_is_the_mean_of_the_members(world):
     np.testing.assert_allclose(model(x), np.log(wanted), rtol=1e-4, atol=1e-6)
 
 
-def test_each_member_has_an_epoch_order_of_its_own(world):
+def test_each_member_has_an_epoch_order_of_its_own(world, fits):
     target, (source, _) = world
-    training.ledger()
     model = transfer(target, source, source, source, steps=6, **OPTIONS)
-    assert [fit.steps for fit in training.ledger()] == [2, 2, 2]
+    assert [fit.steps for fit in fits] == [2, 2, 2]
     members = [bytes_of(model.get_layer(f"member_{i}")) for i in (1, 2, 3)]
     tuned = fine_tuning.transfer(target, source, steps=2, **OPTIONS)
     assert members[0] == bytes_of(tuned)

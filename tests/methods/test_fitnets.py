@@ -61,9 +61,8 @@ def test_hint_share_zero_is_distillation(world):
 
 
 @pytest.mark.parametrize("block", ["block2", "features"])
-def test_the_hint_trains_up_to_its_block_and_no_further(world, block):
+def test_the_hint_trains_up_to_its_block_and_no_further(world, block, fits):
     target, source = world
-    training.ledger()
     model = transfer(
         target,
         source,
@@ -73,7 +72,7 @@ def test_the_hint_trains_up_to_its_block_and_no_further(world, block):
         hint_block=block,
         hint_share=1.0,
     )
-    (fit,) = training.ledger()
+    (fit,) = fits
     assert fit.steps == 2 and fit.cached in (3 * 3 * 6, 8)
     start = heads.small_network(target, 1, name="student")
     # The regressor is not in the result.
@@ -89,12 +88,11 @@ def test_the_hint_trains_up_to_its_block_and_no_further(world, block):
     assert moved == {"block1", "block2", "block3", "logits"} - above
 
 
-def test_the_steps_are_divided(world):
+def test_the_steps_are_divided(world, fits):
     target, source = world
     other = source._replace(task=source.task._replace(labels=("a", "b", "c")))
-    training.ledger()
     transfer(target, other, steps=6, seed=1, batch_size=8)
-    assert [fit.steps for fit in training.ledger()] == [3, 1, 2]
+    assert [fit.steps for fit in fits] == [3, 1, 2]
 
 
 def test_every_stage_has_an_epoch_order_of_its_own(world, monkeypatch):
@@ -142,14 +140,13 @@ def test_the_student_runs_once_a_step():
     )
 
 
-def test_a_block_that_is_not_there_is_refused_before_training(world):
+def test_a_block_that_is_not_there_is_refused_before_training(world, fits):
     target, source = world
     dense = Source(
         attach_head(backbones.mlp((12, 12, 3)), 3, seed=0), source.task
     )
-    training.ledger()
     with pytest.raises(NotApplicable, match="no hint block 'block2'"):
         transfer(target, dense, steps=2, seed=0)
     with pytest.raises(KTransferError, match="block3"):
         transfer(target, source, steps=2, seed=0, hint_block="block33")
-    assert not training.ledger()
+    assert not fits

@@ -60,10 +60,8 @@ def test_each_stage_moves_the_head_and_one_more_block(world, stages):
     assert len({options["seed"] for _, options in stages}) == 4
 
 
-def test_each_stage_starts_afresh_and_says_what_it_trained(world):
-    training.ledger()
+def test_each_stage_starts_afresh_and_says_what_it_trained(world, fits):
     transfer(*world, **{**OPTIONS, "steps": 6})
-    fits = training.ledger()
     # Six steps in four stages: all are taken.
     assert sum(fit.steps for fit in fits) == 6
     counts = [fit.trainable_parameters for fit in fits]
@@ -91,8 +89,9 @@ def test_a_single_stage_is_fine_tuning(world):
 
 
 @pytest.mark.parametrize("num_stages", [0, 5])
-def test_more_stages_than_blocks_and_the_head_do_not_apply(world, num_stages):
-    training.ledger()
+def test_more_stages_than_blocks_and_the_head_do_not_apply(
+    world, num_stages, fits
+):
     with pytest.raises(NotApplicable, match="expected 1 to 4"):
         transfer(*world, num_stages=num_stages, **OPTIONS)
-    assert not training.ledger()
+    assert not fits

@@ -5,7 +5,6 @@ import numpy as np
 import pytest
 from conftest import small_source, small_task, weights_of
 
-from ktransfer.engine import training
 from ktransfer.engine.batches import epoch_order
 from ktransfer.engine.normalization import reestimate_statistics
 from ktransfer.methods.baselines import scratch
@@ -63,7 +62,7 @@ def test_only_the_images_of_a_batch_count(world):
     assert state(model) != state(other)
 
 
-def test_the_loss_is_the_weighted_sum_of_two_means(world):
+def test_the_loss_is_the_weighted_sum_of_two_means(world, fits):
     target, source = world
     backbone = first_backbone(source, seed=1, from_source=True)
     both = two_streams(target, source, backbone, backbone, seed=1)
@@ -77,7 +76,6 @@ def test_the_loss_is_the_weighted_sum_of_two_means(world):
         chosen = logits[np.arange(16), splits[name].y[rows[name]]]
         norm = np.log(np.exp(logits).sum(axis=-1))
         expected += weight * np.mean(norm - chosen)
-    training.ledger()
     transfer(
         target,
         source,
@@ -88,7 +86,7 @@ def test_the_loss_is_the_weighted_sum_of_two_means(world):
         source_weight=2.0,
         target_weight=0.5,
     )
-    (done,) = training.ledger()
+    (done,) = fits
     assert done.curve[0][1] == pytest.approx(expected, rel=1e-5)
 
 

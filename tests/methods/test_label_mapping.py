@@ -6,7 +6,6 @@ import pytest
 from conftest import small_source, small_task
 from keras import layers
 
-from ktransfer.engine import training
 from ktransfer.engine.prediction import predict
 from ktransfer.measures.transferability import label_map, leep
 from ktransfer.methods.structure.label_mapping import transfer
@@ -22,12 +21,11 @@ def probabilities_of(source, target):
     return shares / shares.sum(axis=1, keepdims=True)
 
 
-def test_the_log_likelihood_on_the_labelled_images_is_leep():
+def test_the_log_likelihood_on_the_labelled_images_is_leep(fits):
     target = small_task("target", 1)
     source = small_source(small_task("source", 3), steps=20, num_classes=5)
-    training.ledger()
     model = transfer(target, source, steps=8, seed=0)
-    assert not training.ledger() and trainable_count(model) == 0
+    assert not fits and trainable_count(model) == 0
     logits = predict(model, target.train.x).astype("float64")
     theta = probabilities_of(source, target)
     np.testing.assert_allclose(

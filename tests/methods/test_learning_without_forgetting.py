@@ -12,7 +12,7 @@ from conftest import (
     worlds,
 )
 
-from ktransfer.engine import backend, training
+from ktransfer.engine import backend
 from ktransfer.methods.finetuning import learning_without_forgetting as lwf
 from ktransfer.methods.finetuning.learning_without_forgetting import transfer
 from ktransfer.methods.parameter import fine_tuning
@@ -121,11 +121,10 @@ def test_old_is_what_the_untouched_source_answers(world, fitted):
     np.testing.assert_allclose(outputs["logits"], model(x), atol=1e-6)
 
 
-def test_old_is_recorded_once_and_the_source_head_is_dropped(world):
+def test_old_is_recorded_once_and_the_source_head_is_dropped(world, fits):
     target, source = world
-    training.ledger()
     model = transfer(target, source, **OPTIONS)
-    (fit,) = training.ledger()
+    (fit,) = fits
     assert fit.cached == 2
     # The source head (8 x 6 + 6, 6 x 2 + 2) trains beside the result.
     assert fit.trainable_parameters == model.count_params() + 54 + 14
@@ -133,12 +132,11 @@ def test_old_is_recorded_once_and_the_source_head_is_dropped(world):
     assert weights_of(model).keys() == weights_of(tuned).keys()
 
 
-def test_a_source_with_dropout_answers_as_it_serves(world):
+def test_a_source_with_dropout_answers_as_it_serves(world, fits):
     target, source = world
     model = attach_head(small_backbone(dropout=0.5), 2, seed=0)
-    training.ledger()
     transfer(target, Source(model, source.task), **OPTIONS)
-    (fit,) = training.ledger()
+    (fit,) = fits
     assert fit.cached == 2
 
 

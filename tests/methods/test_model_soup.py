@@ -59,8 +59,7 @@ def seen(monkeypatch):
     return calls
 
 
-def test_uniform_is_the_mean_of_members_from_one_start(world, seen):
-    training.ledger()
+def test_uniform_is_the_mean_of_members_from_one_start(world, seen, fits):
     soup = transfer(*world, steps=9, seed=5, greedy=False, batch_size=16)
     starts, ends, sizes, options = zip(*seen)
     for start in starts[1:]:
@@ -73,7 +72,7 @@ def test_uniform_is_the_mean_of_members_from_one_start(world, seen):
     assert sizes == (48, 48, 48)
     assert [x["learning_rate"] for x in options] == [1e-3, 5e-4, 2e-3]
     assert len({x["seed"] for x in options}) == 3
-    assert [fit.steps for fit in training.ledger()] == [3, 3, 3]
+    assert [fit.steps for fit in fits] == [3, 3, 3]
 
 
 def test_each_member_draws_dropout_of_its_own(seen, monkeypatch):

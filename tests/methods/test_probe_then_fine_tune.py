@@ -77,7 +77,6 @@ def test_a_share_outside_0_and_1_is_refused(world, share):
         transfer(*world, probe_share=share, **OPTIONS)
 
 
-def test_the_stages_share_the_steps(world):
-    training.ledger()
+def test_the_stages_share_the_steps(world, fits):
     transfer(*world, probe_share=0.25, **{**OPTIONS, "steps": 5})
-    assert [fit.steps for fit in training.ledger()] == [1, 4]
+    assert [fit.steps for fit in fits] == [1, 4]

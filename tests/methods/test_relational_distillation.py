@@ -8,7 +8,7 @@ import pytest
 import tensorflow as tf
 from conftest import small_backbone, small_source, small_task, weights_of
 
-from ktransfer.engine import losses, training
+from ktransfer.engine import losses
 from ktransfer.methods.baselines import scratch
 from ktransfer.methods.knowledge import relational_distillation as rkd
 from ktransfer.methods.knowledge.relational_distillation import transfer
@@ -160,11 +160,10 @@ def test_the_strengths_weigh_the_terms(world, monkeypatch):
     )
 
 
-def test_the_teachers_features_are_computed_once(world):
+def test_the_teachers_features_are_computed_once(world, fits):
     target, source = world
-    training.ledger()
     model = transfer(target, source, steps=2, seed=0, batch_size=8)
-    (fit,) = training.ledger()
+    (fit,) = fits
     assert fit.cached == 8
     start = heads.small_network(target, 0, name="student")
     assert weights_of(model).keys() == weights_of(start).keys()

@@ -5,7 +5,6 @@ import pytest
 from conftest import worlds
 from keras import layers
 
-from ktransfer.engine import training
 from ktransfer.errors import KTransferError, NotApplicable
 from ktransfer.methods.feature import linear_probe
 from ktransfer.methods.finetuning.surgical_fine_tuning import transfer
@@ -75,10 +74,9 @@ def test_its_ends_are_other_methods(world, block, other):
     assert states(model) == states(other.transfer(*world, **OPTIONS))
 
 
-def test_the_last_block_is_trained_on_features_computed_once(world):
-    training.ledger()
+def test_the_last_block_is_trained_on_features_computed_once(world, fits):
     transfer(*world, **OPTIONS)
-    (fit,) = training.ledger()
+    (fit,) = fits
     assert fit.cached
 
 
