@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import small_backbone, small_task, weights_of
+from helpers import small_backbone, small_task, weights_of
 
 from ktransfer.engine import feature_cache
 from ktransfer.engine.prediction import predict

@@ -5,7 +5,13 @@ import time
 import keras
 import numpy as np
 import pytest
-from conftest import small_backbone, small_task, weights_of
+from helpers import (
+    norms_of,
+    small_backbone,
+    small_classifier,
+    small_task,
+    weights_of,
+)
 from keras import layers
 
 from ktransfer.data import Split
@@ -21,22 +27,14 @@ from ktransfer.models.layers import InferenceMode, StochasticNormalization
 from ktransfer.models.surgery import attach_head, copy, freeze
 
 
-@pytest.fixture
-def task():
-    return small_task("target", 3)
-
-
 def build(seed=0):
-    return attach_head(small_backbone(seed=seed, normalised=True), 3, seed=seed)
-
-
-def norms(model):
-    return [x for x in leaves(model) if x.name.endswith("_norm")]
+    return small_classifier(seed=seed, normalised=True)
 
 
 def statistics(model):
     return [
-        (x.moving_mean.numpy(), x.moving_variance.numpy()) for x in norms(model)
+        (x.moving_mean.numpy(), x.moving_variance.numpy())
+        for x in norms_of(model)
     ]
 
 
@@ -87,7 +85,7 @@ def test_after_few_steps_the_network_that_serves_is_the_trained_one(
 
     def accuracy(choice):
         model = build()
-        for norm in norms(model):
+        for norm in norms_of(model):
             norm.momentum = momentum
         shifted = Split(255 - task.train.x, task.train.y)
         fit(
@@ -124,13 +122,13 @@ def test_frozen_keeps_statistics_uses_them_and_trains_the_rest(task):
     after = weights_of(model)
     for name in path:
         assert (path[name] == after[name]) == ("moving" in name), name
-    assert all(x.trainable for x in norms(model))
+    assert all(x.trainable for x in norms_of(model))
 
 
 def test_frozen_statistics_are_those_of_the_loss(task, fits):
     """The first loss is that of the network as it serves."""
     model = train(build(), task)
-    for norm in norms(model):
+    for norm in norms_of(model):
         norm.moving_mean.assign(norm.moving_mean + 0.3)
     served = float(cross_entropy(task.train.y, predict(model, task.train.x)))
     found = {}
@@ -160,7 +158,7 @@ def test_frozen_layers_keep_their_statistics_whatever_the_choice(task):
 
 def test_the_choice_is_noted_where_it_has_an_effect(task, fits):
     train(build(), task, statistics="trained")
-    train(attach_head(small_backbone(), 3, seed=0), task)
+    train(small_classifier(), task)
     assert [fit.statistics for fit in fits] == ["trained", ""]
 
 

@@ -3,7 +3,7 @@
 import keras
 import numpy as np
 import pytest
-from conftest import domains, state, weights_of
+from helpers import bytes_of, domains, softmax, weights_of
 from keras import ops
 
 from ktransfer import methods
@@ -67,7 +67,7 @@ def test_a_reads_no_target_image_and_b_does(fitted):
     other = target._replace(unlabelled=noise.astype("uint8"))
     for steps, same in ((1, True), (2, False)):
         one, two = (
-            state(trained(fitted, steps, (task, source))[0])
+            bytes_of(trained(fitted, steps, (task, source))[0])
             for task in (target, other)
         )
         assert (one == two) == same
@@ -137,9 +137,7 @@ def test_a_cycle_is_six_steps_of_one_fit(fitted, fits):
 
 def test_the_discrepancy_is_the_mean_and_0_for_equal_classifiers():
     first, second = np.random.default_rng(0).normal(0, 3, (2, 6, 4))
-    p, q = (
-        np.exp(z) / np.exp(z).sum(-1, keepdims=True) for z in (first, second)
-    )
+    p, q = softmax(first), softmax(second)
     found = _discrepancy(first.astype("float32"), second.astype("float32"))
     assert float(found) == pytest.approx(np.abs(p - q).mean(), rel=1e-5)
     assert float(_discrepancy(first, first)) == 0
@@ -153,7 +151,7 @@ def test_the_classifiers_differ_at_the_start_and_one_is_left(fitted):
     plain = source_only.transfer(*domains(), steps=0, **options)
     assert weights_of(result).keys() == weights_of(plain).keys()
     # It starts where all of the family do.
-    assert state(result) == state(plain)
+    assert bytes_of(result) == bytes_of(plain)
 
 
 def test_the_heads_are_those_of_the_authors_in_form(fitted):
@@ -183,10 +181,10 @@ def test_batch_normalisation_ends_with_the_targets_statistics(units):
     result = transfer(target, source, steps=6, **options)
     twin = copy(result)
     reestimate_statistics(twin, target.train.x)
-    assert state(twin) == state(result)
+    assert bytes_of(twin) == bytes_of(result)
     others = copy(result)
     reestimate_statistics(others, source.task.train.x)
-    assert state(others) != state(result)
+    assert bytes_of(others) != bytes_of(result)
 
 
 def test_a_cycle_without_c_is_refused():

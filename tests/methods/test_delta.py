@@ -2,7 +2,16 @@
 
 import numpy as np
 import pytest
-from conftest import defaults, small_source, small_task, weights_of
+from helpers import (
+    defaults,
+    layer_of,
+    log_loss,
+    small_task,
+    small_world,
+    softmax,
+    standardised,
+    weights_of,
+)
 
 from ktransfer.engine.prediction import predict
 from ktransfer.measures import evaluation
@@ -20,16 +29,14 @@ OPTIONS = {"seed": 1, "batch_size": 16}
 BLOCKS = ["block1", "block2", "block3"]
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def world():
-    source = small_source(small_task("source", 3), steps=3)
-    return small_task("target", 1), source
+    return small_world()
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def normalised():
-    source = small_source(small_task("source", 3), normalised=True, steps=3)
-    return small_task("target", 1), source
+    return small_world(normalised=True)
 
 
 def prepared(monkeypatch, world, **options):
@@ -42,27 +49,9 @@ def prepared(monkeypatch, world, **options):
     return seen
 
 
-def cross_entropy(labels, logits):
-    logits = np.asarray(logits, "float64")
-    log_sums = np.log(np.exp(logits).sum(-1))
-    return (log_sums - logits[np.arange(len(labels)), labels]).mean()
-
-
-def softmax(values):
-    powers = np.exp(values - np.max(values))
-    return powers / powers.sum()
-
-
-def standardised(values):
-    values = np.array(values, "float64")
-    return (values - values.mean()) / np.sqrt(
-        np.mean(values**2) - values.mean() ** 2
-    )
-
-
 @pytest.fixture(scope="module")
-def probe(world):
-    target, source = world
+def probe():
+    target, source = small_world()
     backbone = copy_backbone(source.model)
     return heads.probed(target, backbone, steps=20, learning_rate=0.05, seed=1)
 
@@ -80,7 +69,7 @@ def test_the_penalty_is_zero_before_the_first_step(normalised, monkeypatch):
     assert len(outputs["maps"]) == 3
     for tuned, kept in outputs["maps"]:
         np.testing.assert_array_equal(tuned, kept)
-    hard = cross_entropy(target.train.y, outputs["logits"])
+    hard = log_loss(target.train.y, outputs["logits"])
     found = float(seen["loss"](target.train.y, outputs))
     assert found == pytest.approx(hard, rel=1e-6)
 
@@ -111,7 +100,7 @@ def test_the_loss_is_the_written_formula(world, monkeypatch):
     for variable in seen["result"].trainable_variables:
         variable.assign(variable + rng.normal(0, 0.2, variable.shape))
     outputs = seen["model"](target.train.x)
-    expected = cross_entropy(target.train.y, outputs["logits"])
+    expected = log_loss(target.train.y, outputs["logits"])
     for (tuned, kept), share in zip(outputs["maps"], given):
         _, height, width, channels = tuned.shape
         for c in range(channels):
@@ -142,17 +131,17 @@ def test_importance_is_the_rise_of_the_loss_without_the_channel(world, probe):
     found = delta._importance(probe, target, 1, 1000, 5.0)
     # A channel is gone for what follows if nothing reads it.
     readers = ["block2_conv", "block3_conv", "logits"]
-    whole = cross_entropy(target.train.y, predict(probe, target.train.x))
+    whole = log_loss(target.train.y, predict(probe, target.train.x))
     for shares, reader in zip(found, readers, strict=True):
         rises = []
         for channel in range(len(shares)):
             cropped = copy(probe)
-            (layer,) = [x for x in leaves(cropped) if x.name == reader]
+            layer = layer_of(cropped, reader)
             kernel = layer.kernel.numpy()
             kernel[..., channel, :] = 0
             layer.kernel.assign(kernel)
             logits = predict(cropped, target.train.x)
-            rises.append(cross_entropy(target.train.y, logits) - whole)
+            rises.append(log_loss(target.train.y, logits) - whole)
         assert np.ptp(rises) > 0.002
         wanted = softmax(standardised(rises) / 5)
         np.testing.assert_allclose(shares, wanted, rtol=1e-3)

@@ -4,7 +4,7 @@ import functools
 
 import numpy as np
 import pytest
-from conftest import domains, state, worlds
+from helpers import OTHERS, bytes_of, domains, small_world
 
 from ktransfer import methods
 from ktransfer.errors import NotApplicable
@@ -18,7 +18,7 @@ def run(name, target, source):
     # Some go to the minimum of a classifier, in no batches.
     if "batch_size" in methods.describe(name).hyperparameters:
         options["batch_size"] = 8
-    return state(methods.load(name)(target, source, **options))
+    return bytes_of(methods.load(name)(target, source, **options))
 
 
 @functools.cache
@@ -59,7 +59,7 @@ def test_with_unlabelled_images_the_labelled_ones_change_no_bit(name):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_other_classes_are_refused_before_any_training(name, fits):
-    target, (source,) = worlds(1)[1]
+    target, source = small_world(normalised=True, labels=OTHERS)
     ours, theirs = domains(normalised=True)
     renamed = ours._replace(label_space="other")
     reordered = ours._replace(labels=ours.labels[::-1])

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from conftest import worlds
+from helpers import bytes_of, small_world
 from keras import ops
 
 from ktransfer.data import Split
@@ -16,20 +16,16 @@ OPTIONS = {"seed": 5, "batch_size": 16}
 
 @pytest.fixture
 def world():
-    return worlds(2)[0]
+    return small_world(2)
 
 
 def chances(model, images):
     return np.asarray(ops.softmax(model(images))).astype("float64")
 
 
-def bytes_of(model):
-    return [v.numpy().tobytes() for v in model.weights]
-
-
 @pytest.mark.parametrize("weights", ["uniform", "fitted"])
 def test_one_source_is_fine_tuning(world, weights):
-    target, (source, _) = world
+    target, source, _ = world
     model = transfer(target, source, steps=2, weights=weights, **OPTIONS)
     tuned = fine_tuning.transfer(target, source, steps=2, **OPTIONS)
     assert bytes_of(model) == bytes_of(tuned)
@@ -38,7 +34,7 @@ def test_one_source_is_fine_tuning(world, weights):
 
 
 def test_its_softmax_is_the_mean_of_the_members(world, fits):
-    target, sources = world
+    target, *sources = world
     model = transfer(target, *sources, steps=4, **OPTIONS)
     assert [fit.steps for fit in fits] == [2, 2]
     x = target.train.x[:9]
@@ -51,7 +47,7 @@ def test_its_softmax_is_the_mean_of_the_members(world, fits):
 
 
 def test_each_member_has_an_epoch_order_of_its_own(world, fits):
-    target, (source, _) = world
+    target, source, _ = world
     model = transfer(target, source, source, source, steps=6, **OPTIONS)
     assert [fit.steps for fit in fits] == [2, 2, 2]
     members = [bytes_of(model.get_layer(f"member_{i}")) for i in (1, 2, 3)]
@@ -61,7 +57,7 @@ def test_each_member_has_an_epoch_order_of_its_own(world, fits):
 
 
 def test_equal_members_give_the_member(world):
-    target, (source, _) = world
+    target, source, _ = world
     model = transfer(target, source, source, steps=0, **OPTIONS)
     x = target.train.x[:9]
     member = model.get_layer("member_1")
@@ -86,7 +82,7 @@ def test_a_member_that_is_never_right_sinks_and_stays_finite():
 
 
 def test_fitted_weights_are_held_out_from_the_members(world, monkeypatch):
-    target, sources = world
+    target, *sources = world
     sizes, found = [], []
     fit, most_likely = ensemble.fit, ensemble._most_likely
 
@@ -111,7 +107,7 @@ def test_fitted_weights_are_held_out_from_the_members(world, monkeypatch):
 
 
 def test_one_image_a_class_leaves_nothing_to_fit_weights_on(world):
-    target, sources = world
+    target, *sources = world
     few = target._replace(train=Split(target.train.x[:3], target.train.y[:3]))
     with pytest.raises(NotApplicable, match="two labelled images"):
         transfer(few, *sources, steps=2, weights="fitted", **OPTIONS)
@@ -119,4 +115,4 @@ def test_one_image_a_class_leaves_nothing_to_fit_weights_on(world):
 
 def test_other_weightings_are_refused(world):
     with pytest.raises(KTransferError, match="fitted"):
-        transfer(world[0], *world[1], steps=2, weights="fited", **OPTIONS)
+        transfer(*world, steps=2, weights="fited", **OPTIONS)

@@ -4,7 +4,7 @@ import itertools
 
 import numpy as np
 import pytest
-from conftest import small_backbone, small_source, small_task, weights_of
+from helpers import renamed, small_backbone, small_task, weights_of
 
 from ktransfer.engine import batches, training
 from ktransfer.errors import KTransferError, NotApplicable
@@ -15,11 +15,6 @@ from ktransfer.models.blocks import blocks
 from ktransfer.models.own import Source
 from ktransfer.models.surgery import attach_head, copy, cut, freeze
 from ktransfer.stages import heads, teachers
-
-
-@pytest.fixture(scope="module")
-def world():
-    return small_task("target", 1), small_source(small_task("source", 3))
 
 
 def test_the_teacher_itself_behind_an_identity_is_at_distance_zero():
@@ -90,7 +85,7 @@ def test_the_hint_trains_up_to_its_block_and_no_further(world, block, fits):
 
 def test_the_steps_are_divided(world, fits):
     target, source = world
-    other = source._replace(task=source.task._replace(labels=("a", "b", "c")))
+    other = renamed(source)
     transfer(target, other, steps=6, seed=1, batch_size=8)
     assert [fit.steps for fit in fits] == [3, 1, 2]
 
@@ -98,7 +93,7 @@ def test_the_steps_are_divided(world, fits):
 def test_every_stage_has_an_epoch_order_of_its_own(world, monkeypatch):
     """Of one order all stages would see the same first images."""
     target, source = world
-    other = source._replace(task=source.task._replace(labels=("a", "b", "c")))
+    other = renamed(source)
     seeds = []
 
     def watched(model, data, *, seed, **options):

@@ -3,7 +3,7 @@
 import keras
 import numpy as np
 import pytest
-from conftest import small_source, small_task, weights_of
+from helpers import small_world, weights_of
 
 from ktransfer.engine import backend
 from ktransfer.engine.losses import cross_entropy
@@ -14,10 +14,9 @@ from ktransfer.stages.streams import first_backbone, two_streams
 OPTIONS = {"steps": 1, "batch_size": 48, "from_source": True}
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def world():
-    source = small_source(small_task("source", 3), steps=3)
-    return small_task("target", 1), source
+    return small_world()
 
 
 def surgery(gradients):
@@ -129,8 +128,7 @@ def test_a_conflict_is_projected_and_the_heads_keep_their_gradients(
 
 
 def test_batch_normalisation_ends_with_the_targets_statistics():
-    target = small_task("target", 1)
-    source = small_source(small_task("source", 3), normalised=True)
+    target, source = small_world(normalised=True)
     model = gradient_surgery.transfer(target, source, seed=0, **OPTIONS)
     before = weights_of(model)
     reestimate_statistics(model, target.train.x)

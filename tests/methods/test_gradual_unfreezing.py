@@ -1,14 +1,13 @@
 """Gradual unfreezing: each stage trains the head and one more block."""
 
 import pytest
-from conftest import worlds
+from helpers import bytes_by_block
 
 from ktransfer.engine import training
 from ktransfer.errors import NotApplicable
 from ktransfer.methods.finetuning import gradual_unfreezing
 from ktransfer.methods.finetuning.gradual_unfreezing import transfer
 from ktransfer.methods.parameter import fine_tuning
-from ktransfer.models.blocks import blocks
 from ktransfer.models.surgery import trainable_count
 
 OPTIONS = {"steps": 8, "seed": 5, "batch_size": 16}
@@ -17,33 +16,19 @@ BLOCKS = ["block1", "block2", "block3", "logits"]
 
 
 @pytest.fixture
-def world():
-    target, (source,) = worlds(1)[1]
-    return target, source
-
-
-@pytest.fixture
 def stages(monkeypatch):
     """A list that receives (names of blocks that moved, options) a stage."""
     seen = []
 
     def watched(model, *args, **options):
-        before = states(model)
+        before = bytes_by_block(model)
         training.fit(model, *args, **options)
-        after = states(model)
+        after = bytes_by_block(model)
         moved = [name for name in before if after[name] != before[name]]
         seen.append((moved, options))
 
     monkeypatch.setattr(gradual_unfreezing, "fit", watched)
     return seen
-
-
-def states(model):
-    """Return the bytes of each block, BatchNorm's statistics included."""
-    return {
-        name: [v.numpy().tobytes() for layer in found for v in layer.weights]
-        for name, found in blocks(model).items()
-    }
 
 
 def test_each_stage_moves_the_head_and_one_more_block(world, stages):
@@ -85,7 +70,9 @@ def test_fewer_stages_thaw_several_blocks_at_once(
 def test_a_single_stage_is_fine_tuning(world):
     options = {**OPTIONS, "steps": 3}
     model = transfer(*world, num_stages=1, **options)
-    assert states(model) == states(fine_tuning.transfer(*world, **options))
+    assert bytes_by_block(model) == bytes_by_block(
+        fine_tuning.transfer(*world, **options)
+    )
 
 
 @pytest.mark.parametrize("num_stages", [0, 5])

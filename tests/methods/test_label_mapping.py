@@ -3,7 +3,7 @@
 import keras
 import numpy as np
 import pytest
-from conftest import small_source, small_task
+from helpers import small_source, small_task, small_world
 from keras import layers
 
 from ktransfer.engine.prediction import predict
@@ -72,6 +72,6 @@ def test_a_perfect_source_is_right_under_any_names_of_its_classes(order):
 
 def test_a_class_without_labels_gets_a_finite_logit():
     target = small_task("target", 1)._replace(num_classes=4)
-    source = small_source(small_task("source", 3))
+    _, source = small_world()
     logits = predict(transfer(target, source, steps=0, seed=0), target.train.x)
     assert logits.shape == (48, 4) and np.isfinite(logits).all()

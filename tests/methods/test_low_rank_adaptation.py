@@ -3,9 +3,9 @@
 import keras
 import numpy as np
 import pytest
-from conftest import (
+from helpers import (
+    bytes_of,
     defaults,
-    small_source,
     small_task,
     small_transformer,
     weights_of,
@@ -27,12 +27,6 @@ from ktransfer.models.surgery import attach_head, trainable_count
 OPTIONS = {"seed": 1, "batch_size": 16}
 CONVOLUTIONS = {"block1_conv", "block2_conv", "block3_conv"}
 HEAD = 8 * 3 + 3
-
-
-@pytest.fixture(scope="module")
-def world():
-    source = small_source(small_task("source", 3), normalised=True, steps=3)
-    return small_task("target", 1), source
 
 
 @pytest.fixture(scope="module")
@@ -204,9 +198,9 @@ def watched(monkeypatch):
 
     def watching(model, data, **options):
         owned = [x.layer for x in low_rank(model).values()]
-        before = [v.numpy().tobytes() for x in owned for v in x.weights]
+        before = [value for x in owned for value in bytes_of(x)]
         training.fit(model, data, **options)
-        after = [v.numpy().tobytes() for x in owned for v in x.weights]
+        after = [value for x in owned for value in bytes_of(x)]
         seen.append(
             {
                 "frozen": before == after and len(before) > 0,

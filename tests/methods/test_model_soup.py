@@ -2,12 +2,13 @@
 
 import numpy as np
 import pytest
-from conftest import (
+from helpers import (
+    bytes_of,
     check_the_statistics,
     defaults,
-    small_backbone,
+    small_classifier,
     small_task,
-    worlds,
+    small_world,
 )
 
 from ktransfer.data import Split
@@ -17,18 +18,13 @@ from ktransfer.errors import NotApplicable
 from ktransfer.methods.parameter import fine_tuning, model_soup
 from ktransfer.methods.parameter.model_soup import transfer
 from ktransfer.models.own import Source
-from ktransfer.models.surgery import assign, attach_head
+from ktransfer.models.surgery import assign
 from ktransfer.stages.heads import held_out
 
 
 @pytest.fixture
 def world():
-    target, (source,) = worlds(1)[0]
-    return target, source
-
-
-def bytes_of(model):
-    return [v.numpy().tobytes() for v in model.weights]
+    return small_world()
 
 
 def test_one_member_is_fine_tuning(world):
@@ -84,7 +80,7 @@ def test_each_member_draws_dropout_of_its_own(seen, monkeypatch):
 
     def ends(dropout):
         seen.clear()
-        model = attach_head(small_backbone(dropout=dropout), 3, seed=0)
+        model = small_classifier(dropout=dropout)
         transfer(small_task("target", 1), Source(model, task), **options)
         return [np.concatenate([w.ravel() for w in end]) for _, end, *_ in seen]
 
@@ -147,7 +143,7 @@ def test_a_member_joins_only_if_the_mean_gets_strictly_better(monkeypatch):
 
 @pytest.mark.parametrize("greedy", [False, True])
 def test_a_mean_gets_statistics_of_its_own(greedy, monkeypatch):
-    target, (source,) = worlds(1)[1]
+    target, source = small_world(normalised=True)
     # The mean is better than any member, so that the greedy soup is one.
     monkeypatch.setattr(
         model_soup, "_chosen", lambda target, model, members, _: members

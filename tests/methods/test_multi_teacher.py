@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from conftest import small_source, small_task, weights_of
+from helpers import renamed, small_source, small_task, softmax, weights_of
 
 from ktransfer.engine.prediction import predict
 from ktransfer.errors import KTransferError, NotApplicable
@@ -12,11 +12,6 @@ from ktransfer.models.surgery import freeze
 from ktransfer.stages import fusion, teachers
 
 OPTIONS = {"steps": 2, "seed": 1, "batch_size": 8}
-
-
-def softmax(z):
-    shares = np.exp(z - z.max(-1, keepdims=True))
-    return shares / shares.sum(-1, keepdims=True)
 
 
 def loud_source(seed, channels=3, size=12):
@@ -54,7 +49,7 @@ def test_one_teacher_is_distillation(target):
 
 def test_one_teacher_that_must_be_tuned_is_distillation(target):
     source = loud_source(0)
-    other = source._replace(task=source.task._replace(labels=("a", "b", "c")))
+    other = renamed(source)
     options = {"steps": 4, "seed": 1, "batch_size": 8}
     assert weights_of(transfer(target, other, **options)) == weights_of(
         distillation.transfer(target, other, **options)
@@ -63,7 +58,7 @@ def test_one_teacher_that_must_be_tuned_is_distillation(target):
 
 def test_teachers_that_must_be_tuned_divide_their_steps(target, monkeypatch):
     source = loud_source(0)
-    other = source._replace(task=source.task._replace(labels=("a", "b", "c")))
+    other = renamed(source)
     taken, seeds = [], []
 
     def watched(*args, steps, seed, **options):
@@ -85,7 +80,7 @@ def test_the_mean_is_of_softened_probabilities(target):
     teachers[1].name = "another"
     mixed = fusion.mixture(teachers, [0.25, 0.75], 4.0)
     x = target.train.x
-    one, two = (predict(t, x).astype("float64") for t in teachers)
+    one, two = (predict(t, x) for t in teachers)
     expected = 0.25 * softmax(one / 4) + 0.75 * softmax(two / 4)
     found = softmax(predict(mixed, x) / 4)
     np.testing.assert_allclose(found, expected, atol=1e-6)
@@ -110,10 +105,7 @@ def test_the_student_is_given_the_mean_at_its_temperature(
     transfer(target, *sources, weights=[1, 3], **options, **OPTIONS)
     assert seen["temperature"] == temperature
     x = target.train.x
-    one, two = (
-        softmax(predict(s.model, x).astype("float64") / temperature)
-        for s in sources
-    )
+    one, two = (softmax(predict(s.model, x) / temperature) for s in sources)
     found = softmax(predict(seen["teach"], x) / temperature)
     np.testing.assert_allclose(found, 0.25 * one + 0.75 * two, atol=1e-6)
 
@@ -153,7 +145,7 @@ def test_weights_may_follow_the_accuracy_on_images_held_out(
 
 def test_images_held_out_train_no_teacher(target, monkeypatch):
     source = loud_source(0)
-    other = source._replace(task=source.task._replace(labels=("a", "b", "c")))
+    other = renamed(source)
     seen = []
 
     def watched(task, *args, **options):

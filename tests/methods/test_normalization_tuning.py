@@ -3,7 +3,7 @@
 import keras
 import numpy as np
 import pytest
-from conftest import small_task, worlds
+from helpers import moved_names, small_task, small_world, weights_of
 from keras import layers
 
 from ktransfer.errors import NotApplicable
@@ -15,24 +15,6 @@ OPTIONS = {"steps": 3, "seed": 5, "batch_size": 16}
 HEAD = 8 * 3 + 3
 
 
-@pytest.fixture
-def world():
-    target, (source,) = worlds(1)[1]
-    return target, source
-
-
-def state(model):
-    """Return name of the layer / name of the variable -> bytes."""
-    return {
-        "/".join(v.path.split("/")[-2:]): v.numpy().tobytes()
-        for v in model.weights
-    }
-
-
-def moved(before, after):
-    return {name for name in before if before[name] != after[name]}
-
-
 @pytest.mark.parametrize("traces", [False, True])
 def test_gamma_beta_and_the_head_move_and_all_else_stays(
     world, traces, request, fits
@@ -42,13 +24,13 @@ def test_gamma_beta_and_the_head_move_and_all_else_stays(
     start = transfer(*world, **{**OPTIONS, "steps": 0})
     model = transfer(*world, **OPTIONS)
     # Statistics, kernels and biases are not among them.
-    assert moved(state(start), state(model)) == {
+    assert moved_names(weights_of(start), weights_of(model)) == {
         "logits/kernel",
         "logits/bias",
         *(f"block{b}_norm/{v}" for b in (1, 2, 3) for v in ("gamma", "beta")),
     }
-    theirs = state(cut(world[1].model, "features"))
-    assert theirs.items() <= state(start).items()
+    theirs = weights_of(cut(world[1].model, "features"))
+    assert theirs.items() <= weights_of(start).items()
     trained = 2 * (4 + 6 + 8) + HEAD
     assert trainable_count(model) == trained
     (fit,) = fits
@@ -93,7 +75,7 @@ def test_other_normalisations_are_tuned_too(fits):
     source = Source(model, task)
     start = transfer(target, source, **{**OPTIONS, "steps": 0})
     model = transfer(target, source, **OPTIONS)
-    assert moved(state(start), state(model)) == {
+    assert moved_names(weights_of(start), weights_of(model)) == {
         f"{layer}/{name}"
         for layer, names in (
             ("block1_norm", ("gamma", "beta")),
@@ -108,7 +90,7 @@ def test_other_normalisations_are_tuned_too(fits):
 
 
 def test_a_source_without_normalisation_does_not_apply(fits):
-    target, (source,) = worlds(1)[0]
+    target, source = small_world()
     with pytest.raises(
         NotApplicable, match="no BatchNorm.* with gamma or beta"
     ):

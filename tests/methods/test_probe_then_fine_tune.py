@@ -1,7 +1,7 @@
 """Probe, then fine-tune: a linear probe, and from that very head the rest."""
 
 import pytest
-from conftest import worlds
+from helpers import bytes_of
 
 from ktransfer.engine import training
 from ktransfer.errors import KTransferError
@@ -14,16 +14,6 @@ from ktransfer.seeds import stream
 from ktransfer.stages import heads
 
 OPTIONS = {"steps": 4, "seed": 5, "batch_size": 16}
-
-
-@pytest.fixture
-def world():
-    target, (source,) = worlds(1)[1]
-    return target, source
-
-
-def bytes_of(model):
-    return [v.numpy().tobytes() for v in model.weights]
 
 
 def test_stage_2_starts_from_the_linear_probe(world, monkeypatch):

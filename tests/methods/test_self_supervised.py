@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from conftest import small_task, weights_of
+from helpers import moved_names, small_task, weights_of
 
 from ktransfer.data import Split
 from ktransfer.errors import NotApplicable
@@ -41,7 +41,7 @@ def test_the_pretext_reads_no_label():
     )
     assert plain == other
     untrained = weights_of(scratch.transfer(task, steps=0, seed=2))
-    moved = {path for path in plain if plain[path] != untrained[path]}
+    moved = moved_names(untrained, plain)
     assert moved == {path for path in plain if "block" in path}
 
 

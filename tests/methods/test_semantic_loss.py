@@ -1,11 +1,9 @@
 """Semantic loss: minus the log of the probability that is allowed."""
 
-import inspect
-
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import small_source, small_task, weights_of
+from helpers import OTHERS, defaults, small_world, softmax, weights_of
 
 from ktransfer.engine.losses import cross_entropy
 from ktransfer.errors import KTransferError
@@ -16,11 +14,9 @@ from ktransfer.methods.parameter import fine_tuning
 OPTIONS = {"steps": 3, "seed": 1, "batch_size": 8}
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def world():
-    task = small_task("source", 3)._replace(labels=("a", "b", "c"))
-    source = small_source(task, steps=3, normalised=True)
-    return small_task("target", 1), source
+    return small_world(normalised=True, labels=OTHERS)
 
 
 def with_unlabelled(target):
@@ -38,7 +34,7 @@ def test_it_is_minus_the_log_of_the_allowed_probability():
     logits = rng.normal(0, 3, (9, 5))
     allowed = rng.integers(0, 2, (9, 5))
     allowed[:, 0] = 1
-    p = np.exp(logits) / np.exp(logits).sum(-1, keepdims=True)
+    p = softmax(logits)
     expected = -np.log((p * allowed).sum(-1)).mean()
     assert outside(logits, allowed) == pytest.approx(expected, rel=1e-5)
 
@@ -108,8 +104,7 @@ def test_unlabelled_images_count(world, fits):
 
 
 def test_the_default_strength_is_that_of_the_authors_code():
-    strength = inspect.signature(transfer).parameters["strength"]
-    assert strength.default == 0.0005
+    assert defaults(transfer)["strength"] == 0.0005
 
 
 def test_a_constraint_allows_or_forbids(world):

@@ -3,7 +3,7 @@
 import keras
 import numpy as np
 import pytest
-from conftest import small_source, small_task
+from helpers import bytes_of, small_world
 
 from ktransfer.engine.losses import summed_cross_entropy
 from ktransfer.engine.training import fit
@@ -15,14 +15,10 @@ from ktransfer.stages.streams import first_backbone, two_streams
 TOWERS = ("target_network", "source_network")
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def world():
-    source = small_source(small_task("source", 3, num_classes=2), steps=3)
-    return small_task("target", 1), source
-
-
-def state(model):
-    return [v.numpy().tobytes() for v in model.weights]
+    """The source has two classes, the target three."""
+    return small_world(num_classes=2)
 
 
 def backbones(both):
@@ -46,7 +42,7 @@ def test_without_strength_it_is_two_single_task_networks(world, fitted):
         target, source, strength=0, from_source=True, **options
     )
     tuned = fine_tuning.transfer(target, source, **options)
-    assert state(model) == state(tuned)
+    assert bytes_of(model) == bytes_of(tuned)
 
     towers = [first_backbone(source, seed=3, from_source=True)] * 2
     both = two_streams(target, source, *towers, seed=3)
@@ -59,7 +55,7 @@ def test_without_strength_it_is_two_single_task_networks(world, fitted):
         loss=summed_cross_entropy,
         **options,
     )
-    assert state(joint[0].get_layer("source_network")) == state(
+    assert bytes_of(joint[0].get_layer("source_network")) == bytes_of(
         both.get_layer("source_network")
     )
 
@@ -94,7 +90,7 @@ def test_the_default_pull_is_weak(world, fitted):
     joint = fitted(soft_sharing)
     for options in ({}, {"strength": 1e-3}, {"strength": 1e-2}):
         soft_sharing.transfer(*world, steps=3, seed=0, **options)
-    default, same, stronger = map(state, joint)
+    default, same, stronger = map(bytes_of, joint)
     assert default == same != stronger
 
 

@@ -3,11 +3,12 @@
 import keras
 import numpy as np
 import pytest
-from conftest import (
+from helpers import (
+    bytes_of,
     check_the_rate_of_the_head,
     defaults,
-    small_source,
-    small_task,
+    layer_of,
+    small_world,
     weights_of,
 )
 from keras import layers
@@ -24,12 +25,6 @@ from ktransfer.models.surgery import cut
 OPTIONS = {"seed": 1, "batch_size": 16}
 
 
-@pytest.fixture(scope="module")
-def world():
-    source = small_source(small_task("source", 3), normalised=True, steps=3)
-    return small_task("target", 1), source
-
-
 def normalisation(channels=5):
     """Return a BatchNorm whose four vectors are random."""
     rng = np.random.default_rng(0)
@@ -43,10 +38,6 @@ def normalisation(channels=5):
 def images(n=8, channels=5):
     rng = np.random.default_rng(1)
     return rng.normal(3, 2, (n, 4, 4, channels)).astype("float32")
-
-
-def state(layer):
-    return [v.numpy().tobytes() for v in layer.weights]
 
 
 def mixed(x, norm, batch):
@@ -71,7 +62,7 @@ def test_the_moving_statistics_are_updated_after_their_use():
     plain(x, training=True)
     layer = StochasticNormalization(norm, 0.0, seed=2)
     layer(x, training=True)
-    assert state(norm) == state(plain)
+    assert bytes_of(norm) == bytes_of(plain)
     second = layer(x, training=True).numpy()
     np.testing.assert_array_equal(second, plain(x, training=False))
 
@@ -128,11 +119,6 @@ def test_the_device_itself_at_one_is_fine_tuning(world):
         np.testing.assert_allclose(a, b, atol=1e-5)
 
 
-def first_norm(model):
-    (found,) = [x for x in leaves(model) if x.name == "block1_norm"]
-    return found
-
-
 @pytest.mark.parametrize(
     ("options", "share"), [({}, 0.1), ({"momentum": 0.7}, 0.3)]
 )
@@ -148,7 +134,7 @@ def test_a_step_moves_the_statistics_by_the_authors_tenth(
     (rows,) = epoch_order(48, 1, 16, 1)
     x = cut(start, "block1_conv")(target.train.x[rows])
     x = np.asarray(x, "float64")
-    old, new = first_norm(start), first_norm(model)
+    old, new = layer_of(start, "block1_norm"), layer_of(model, "block1_norm")
     for before, after, batch in (
         (old.moving_mean, new.moving_mean, x.mean((0, 1, 2))),
         (old.moving_variance, new.moving_variance, x.var((0, 1, 2))),
@@ -159,8 +145,8 @@ def test_a_step_moves_the_statistics_by_the_authors_tenth(
 
 def test_at_probability_one_the_sources_own_momentum_stays(world):
     model = transfer(*world, steps=0, probability=1, **OPTIONS)
-    assert first_norm(model).momentum == 0.99
-    assert first_norm(world[1].model).momentum == 0.99
+    assert layer_of(model, "block1_norm").momentum == 0.99
+    assert layer_of(world[1].model, "block1_norm").momentum == 0.99
 
 
 def test_the_defaults_are_the_authors():
@@ -208,12 +194,8 @@ def test_the_draws_of_the_layers_differ(world, fitted):
 
 
 def test_a_source_without_batchnorm_is_refused_before_training(fits):
-    target, source = (
-        small_task("target", 1),
-        small_source(small_task("source", 3)),
-    )
     with pytest.raises(NotApplicable, match="no BatchNorm layer"):
-        transfer(target, source, steps=2, **OPTIONS)
+        transfer(*small_world(), steps=2, **OPTIONS)
     assert not fits
 
 

@@ -2,7 +2,7 @@
 
 import keras
 import pytest
-from conftest import worlds
+from helpers import bytes_by_block
 from keras import layers
 
 from ktransfer.errors import KTransferError, NotApplicable
@@ -14,20 +14,6 @@ from ktransfer.models.own import Source
 from ktransfer.models.surgery import attach_head, trainable_count
 
 OPTIONS = {"steps": 3, "seed": 5, "batch_size": 16}
-
-
-@pytest.fixture
-def world():
-    target, (source,) = worlds(1)[1]
-    return target, source
-
-
-def states(model):
-    """Return the bytes of each block, BatchNorm's statistics included."""
-    return {
-        name: [v.numpy().tobytes() for layer in found for v in layer.weights]
-        for name, found in blocks(model).items()
-    }
 
 
 @pytest.mark.parametrize(
@@ -45,8 +31,8 @@ def test_the_named_block_and_the_head_move_and_all_else_stays(
         transfer(*world, block=block, **{**OPTIONS, "steps": steps})
         for steps in (0, 3)
     )
-    before, after = states(start), states(model)
-    theirs = states(world[1].model)
+    before, after = bytes_by_block(start), bytes_by_block(model)
+    theirs = bytes_by_block(world[1].model)
     for name in after:
         moved = name in [*thawed, "logits"]
         assert (after[name] != before[name]) == moved
@@ -71,7 +57,9 @@ def test_the_named_block_and_the_head_move_and_all_else_stays(
 )
 def test_its_ends_are_other_methods(world, block, other):
     model = transfer(*world, block=block, **OPTIONS)
-    assert states(model) == states(other.transfer(*world, **OPTIONS))
+    assert bytes_by_block(model) == bytes_by_block(
+        other.transfer(*world, **OPTIONS)
+    )
 
 
 def test_the_last_block_is_trained_on_features_computed_once(world, fits):

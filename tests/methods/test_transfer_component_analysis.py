@@ -1,12 +1,17 @@
 """TCA: kernel axes of large variance on which the domains' means agree."""
 
-import inspect
-
 import keras
 import numpy as np
 import pytest
 import scipy.linalg
-from conftest import small_source, small_task, weights_of
+from helpers import (
+    OTHERS,
+    defaults,
+    features_of,
+    small_task,
+    small_world,
+    weights_of,
+)
 from scipy.spatial.distance import cdist, pdist
 
 from ktransfer.engine.prediction import predict
@@ -18,16 +23,13 @@ from ktransfer.methods.domain.transfer_component_analysis import (
     transfer,
 )
 from ktransfer.models.layers import KernelComponents
-from ktransfer.models.surgery import adapt_input, copy_backbone, trainable_count
+from ktransfer.models.surgery import trainable_count
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def world():
-    """Return (target, source): other images, grey and inverted."""
-    target = small_task("target", 1)
-    train = target.train._replace(x=255 - target.train.x)
-    source = small_source(small_task("source", 3), steps=3)
-    return target._replace(train=train), source
+    """(target, source): other images, grey and inverted."""
+    return small_world(inverted=True)
 
 
 def problem(seed=0, n_source=23, n_target=17, width=5):
@@ -103,11 +105,6 @@ def test_the_less_regularization_the_closer_are_the_domains():
     assert (np.diff(gaps) > 0).all() and gaps[0] < 0.02 * gaps[-1]
 
 
-def features_of(task, source):
-    reader = adapt_input(copy_backbone(source.model), task.image_shape)
-    return predict(reader, task.train.x).astype("float64")
-
-
 def test_the_layer_gives_k_times_w_for_images_it_has_not_kept(world, solved):
     target, source = world
     model = transfer(
@@ -140,7 +137,7 @@ def test_the_layer_gives_k_times_w_for_images_it_has_not_kept(world, solved):
 @pytest.mark.parametrize("unlabelled", [False, True])
 def test_standardised_features_are_each_domains_own(world, solved, unlabelled):
     target, source = world
-    assert not inspect.signature(transfer).parameters["standardize"].default
+    assert not defaults(transfer)["standardize"]
     if unlabelled:
         new = 200 - small_task("new", 1).train.x
         target = target._replace(unlabelled=new)
@@ -238,7 +235,7 @@ def test_target_labels_are_not_read(world, standardize):
 
 def test_needs_are_named(world):
     target, source = world
-    other = target._replace(labels=("a", "b", "c"))
+    other = target._replace(labels=OTHERS)
     with pytest.raises(NotApplicable, match="the target's own classes"):
         transfer(other, source, steps=1, seed=0)
     for name in ("num_components", "max_images", "regularization"):

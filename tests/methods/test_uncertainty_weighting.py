@@ -5,25 +5,14 @@ import functools
 import keras
 import numpy as np
 import pytest
-from conftest import small_source, small_task
+from helpers import bytes_of, small_world
 
 from ktransfer.engine import backend
 from ktransfer.engine.normalization import reestimate_statistics
 from ktransfer.methods.multitask import hard_sharing, uncertainty_weighting
 from ktransfer.models.graph import leaves
 
-
-@pytest.fixture(scope="module")
-def world():
-    source = small_source(small_task("source", 3), steps=3)
-    return small_task("target", 1), source
-
-
 OPTIONS = {"seed": 3, "batch_size": 16, "from_source": True}
-
-
-def state(model):
-    return [v.numpy().tobytes() for v in model.weights]
 
 
 def log_variances(joint):
@@ -55,7 +44,7 @@ def test_fixed_at_zero_it_is_hard_sharing_with_halves(world):
     halves = hard_sharing.transfer(
         *world, steps=5, source_weight=0.5, target_weight=0.5, **OPTIONS
     )
-    assert state(model) == state(halves)
+    assert bytes_of(model) == bytes_of(halves)
 
 
 def test_the_weights_start_as_in_libmtl_are_learned_and_left_behind(
@@ -91,9 +80,8 @@ def test_the_weights_are_not_decayed(world, fitted):
 
 
 def test_batch_normalisation_ends_with_the_targets_statistics():
-    target = small_task("target", 1)
-    source = small_source(small_task("source", 3), normalised=True)
+    target, source = small_world(normalised=True)
     model = uncertainty_weighting.transfer(target, source, steps=2, **OPTIONS)
-    before = state(model)
+    before = bytes_of(model)
     reestimate_statistics(model, target.train.x)
-    assert state(model) == before
+    assert bytes_of(model) == before

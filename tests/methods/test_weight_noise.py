@@ -2,13 +2,7 @@
 
 import numpy as np
 import pytest
-from conftest import (
-    defaults,
-    small_source,
-    small_task,
-    small_transformer,
-    weights_of,
-)
+from helpers import defaults, small_task, small_transformer, weights_of
 
 from ktransfer.methods.parameter import fine_tuning
 from ktransfer.methods.structure import weight_noise
@@ -16,12 +10,6 @@ from ktransfer.methods.structure.weight_noise import transfer
 from ktransfer.models.own import Source
 from ktransfer.models.surgery import attach_head, copy, cut
 from ktransfer.seeds import stream
-
-
-@pytest.fixture(scope="module")
-def world():
-    source = small_source(small_task("source", 3), normalised=True, steps=3)
-    return small_task("target", 1), source
 
 
 def test_strength_zero_is_fine_tuning_bit_for_bit(world):

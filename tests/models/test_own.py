@@ -3,7 +3,7 @@
 import keras
 import numpy as np
 import pytest
-from conftest import small_backbone, small_source, small_task
+from helpers import small_classifier, small_source, small_task
 from keras import layers, ops
 
 from ktransfer.engine.prediction import predict
@@ -12,7 +12,7 @@ from ktransfer.methods.structure import label_mapping
 from ktransfer.models import graph
 from ktransfer.models.blocks import blocks
 from ktransfer.models.own import Source, normal_form
-from ktransfer.models.surgery import attach_head, copy, cut
+from ktransfer.models.surgery import copy, cut
 
 X = np.random.default_rng(0).integers(0, 256, (5, 12, 12, 3)).astype("uint8")
 
@@ -73,7 +73,7 @@ def test_every_classifier_becomes_images_to_logits(task, end, kind, dtype):
 
 
 def test_a_model_in_the_form_comes_back_as_it_is(task):
-    model = attach_head(small_backbone(), 3, seed=0)
+    model = small_classifier()
     assert Source(model, task).model is model
     assert Source(model, task)._replace(task=task).model is model
 

@@ -3,7 +3,14 @@
 import keras
 import numpy as np
 import pytest
-from conftest import small_backbone, small_source, small_task, weights_of
+from helpers import (
+    bytes_of,
+    layer_of,
+    small_backbone,
+    small_source,
+    small_task,
+    weights_of,
+)
 from keras import layers
 
 from ktransfer.errors import KTransferError, NotApplicable
@@ -139,9 +146,7 @@ def test_a_copy_has_the_weights_and_shares_nothing():
     model = nested()
     freeze(model)
     clone = copy(model, "clone")
-    assert [v.numpy().tobytes() for v in clone.variables] == [
-        v.numpy().tobytes() for v in model.variables
-    ]
+    assert bytes_of(clone) == bytes_of(model)
     before = weights_of(model)
     for variable in clone.variables:
         variable.assign(variable + 1)
@@ -284,7 +289,7 @@ def adapted(images):
 
 
 def normalised(model, images):
-    (layer,) = (x for x in leaves(model) if x.name == "normalise")
+    layer = layer_of(model, "normalise")
     return np.asarray(layer(images.astype("float32")))
 
 
