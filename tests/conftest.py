@@ -1,5 +1,6 @@
 """One thread, as in a worker, and the fixtures that all tests share."""
 
+import functools
 import os
 
 # Set before TensorFlow is loaded, so that its log stays quiet.
@@ -13,7 +14,7 @@ os.environ["OPENBLAS_NUM_THREADS"] = "1"
 import sys
 
 import pytest
-from helpers import small_task, small_world
+from helpers import Call, idle, small_task, small_world
 
 # First, since it sets what TensorFlow reads; some tests import that.
 import ktransfer  # noqa: F401
@@ -82,55 +83,50 @@ def traced(untraced):
 
 
 @pytest.fixture
-def fitted(monkeypatch):
-    """A function module -> list that receives each model its `fit` trains."""
+def spy(monkeypatch):
+    """A function (module, name) -> the list of the `Call`s that follow.
 
-    def watch(module):
-        from ktransfer.engine.training import fit
+    `instead` is called in place of the function; `watch` is a function of
+    its first argument, of which a call keeps the value before and after.
+    """
 
-        models = []
+    def start(module, name="fit", *, instead=None, watch=lambda *first: None):
+        calls, real = [], getattr(module, name)
 
-        def remembering(model, *args, **options):
-            models.append(model)
-            return fit(model, *args, **options)
+        @functools.wraps(real)
+        def spied(*args, **kwargs):
+            before = watch(*args[:1])
+            result = (instead or real)(*args, **kwargs)
+            after = watch(*args[:1])
+            calls.append(Call(args, kwargs, result, before, after))
+            return result
 
-        monkeypatch.setattr(module, "fit", remembering)
-        return models
+        monkeypatch.setattr(module, name, spied)
+        return calls
 
-    return watch
+    return start
 
 
 @pytest.fixture
-def solved(monkeypatch):
-    """The features that aligned classifiers were solved for, in turn."""
+def solved(spy):
+    """The calls that solve for a classifier on aligned features, in turn."""
     from ktransfer.stages import alignment
 
-    seen, real = [], alignment.softmax_regression
-
-    def remembering(x, y, strength):
-        seen.append(x)
-        return real(x, y, strength)
-
-    monkeypatch.setattr(alignment, "softmax_regression", remembering)
-    return seen
+    return spy(alignment, "softmax_regression")
 
 
 @pytest.fixture
-def given_to_fit(monkeypatch):
-    """A function (method, ...) -> what it gives `domains.fit`, not trained."""
+def given_to_fit(spy):
+    """A function (method, ...) -> the `Call` by which it trains, not run.
+
+    A method without a `fit` of its own has that of `stages.domains`.
+    """
 
     def given(method, *args, **options):
         from ktransfer.stages import domains
 
-        seen = {}
-        monkeypatch.setattr(
-            domains,
-            "fit",
-            lambda model, data, **options: seen.update(
-                options, model=model, data=data
-            ),
-        )
-        method.transfer(*args, steps=1, seed=0, **options)
-        return seen
+        calls = spy(method if hasattr(method, "fit") else domains, instead=idle)
+        method.transfer(*args, **{"steps": 1, "seed": 0, **options})
+        return calls[-1]
 
     return given

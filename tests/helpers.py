@@ -2,6 +2,7 @@
 
 import functools
 import inspect
+import typing
 
 import numpy as np
 
@@ -163,6 +164,7 @@ def features_of(task, source):
 
 def standardised(values):
     """Return `values` by the mean and the deviation of each column."""
+    values = np.asarray(values, "float64")
     return (values - values.mean(axis=0)) / values.std(axis=0)
 
 
@@ -205,6 +207,35 @@ def gradients(model, function):
     variables = model.trainable_variables
     _, slopes = backend.value_and_gradients(function, variables)
     return {v.path: np.asarray(g) for v, g in zip(variables, slopes)}
+
+
+class Call(typing.NamedTuple):
+    """One call of what a test spies on; see the fixture `spy`."""
+
+    args: tuple
+    kwargs: dict
+    result: object
+    before: object
+    after: object
+
+    @property
+    def model(self):
+        """The first argument, which is what a `fit` trains."""
+        return self.args[0]
+
+    @property
+    def loss(self):
+        """What a `fit` has to make smaller."""
+        return self.kwargs["loss"]
+
+
+def idle(*args, **options):
+    """Do nothing, in place of a `fit` that would train."""
+
+
+def sizes_of(calls):
+    """Return how many images each call of (model, images) was given."""
+    return [len(call.args[1]) for call in calls]
 
 
 def defaults(transfer):

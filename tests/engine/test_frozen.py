@@ -3,7 +3,7 @@
 import keras
 import numpy as np
 import pytest
-from helpers import bytes_of, silenced, small_backbone, small_task
+from helpers import bytes_of, silenced, sizes_of, small_backbone, small_task
 from keras import layers
 
 from ktransfer.engine import feature_cache, frozen
@@ -56,24 +56,15 @@ def test_cached_and_live_training_agree(
         np.testing.assert_allclose(a.numpy(), b.numpy(), atol=1e-5)
 
 
-def watched(monkeypatch):
-    """Return the list of how many images each frozen graph is computed for."""
-    seen, real = [], feature_cache.forward
-    monkeypatch.setattr(
-        feature_cache, "forward", lambda m, x: seen.append(len(x)) or real(m, x)
-    )
-    return seen
-
-
-def test_the_backbone_is_computed_once_an_image(task, monkeypatch):
-    seen = watched(monkeypatch)
+def test_the_backbone_is_computed_once_an_image(task, spy):
+    calls = spy(feature_cache, "forward")
     model = build(task, ALL)
     fit(model, task.train, steps=30, learning_rate=1e-2, seed=0, batch_size=16)
-    assert seen == [48]
+    assert sizes_of(calls) == [48]
 
 
-def test_images_that_are_never_drawn_are_never_computed(task, monkeypatch):
-    seen = watched(monkeypatch)
+def test_images_that_are_never_drawn_are_never_computed(task, spy):
+    calls = spy(feature_cache, "forward")
     fit(
         build(task, ALL),
         task.train,
@@ -82,7 +73,7 @@ def test_images_that_are_never_drawn_are_never_computed(task, monkeypatch):
         seed=0,
         batch_size=8,
     )
-    assert seen == [8]
+    assert sizes_of(calls) == [8]
 
 
 def test_the_cut_is_as_far_up_as_the_frozen_part_goes(task):

@@ -64,17 +64,13 @@ def test_one_pass_gives_what_the_definition_gives(task):
         np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-6)
 
 
-def test_every_layer_runs_once(task, monkeypatch):
-    calls, call = [], layers.Conv2D.call
-    monkeypatch.setattr(
-        layers.Conv2D,
-        "call",
-        lambda self, x: calls.append(self.name) or call(self, x),
-    )
+def test_every_layer_runs_once(task, spy):
+    calls = spy(layers.Conv2D, "call")
     model = build()
     calls.clear()
     reestimate_statistics(model, task.train.x)
-    assert sorted(calls) == ["block1_conv", "block2_conv", "block3_conv"]
+    names = sorted(call.args[0].name for call in calls)
+    assert names == ["block1_conv", "block2_conv", "block3_conv"]
 
 
 @pytest.mark.parametrize("momentum", [0.99, 0.999])
@@ -238,20 +234,18 @@ def test_a_stochastic_normalisation_counts(task):
         np.testing.assert_array_equal(ours, theirs)
 
 
-def test_few_images_do_where_they_are_large(task, monkeypatch):
-    seen = []
+def test_few_images_do_where_they_are_large(task, monkeypatch, spy):
     monkeypatch.setattr(normalization, "MOST_BYTES", 12 * 12 * 4 * 4 * 3 * 7)
     estimate = normalization._estimate
-    monkeypatch.setattr(
-        normalization,
-        "_estimate",
-        lambda node, values: (
-            seen.append(sum(len(x) for x in next(iter(values.values()))))
-            or estimate(node, values)
-        ),
-    )
+
+    def size(node, values):
+        """Estimate, and return how many images there were."""
+        estimate(node, values)
+        return sum(map(len, next(iter(values.values()))))
+
+    calls = spy(normalization, "_estimate", instead=size)
     reestimate_statistics(build(), task.train.x)
-    assert set(seen) == {7}
+    assert {call.result for call in calls} == {7}
 
 
 @pytest.mark.slow

@@ -225,4 +225,4 @@ def test_names_are_checked():
     with pytest.raises(KTransferError, match="cosine"):
         optimizers.factor("cosin")
     with pytest.raises(KTransferError, match="frozen"):
-        options.check(options.Options(statistics="froze"))
+        options.check_options(options.Options(statistics="froze"))

@@ -17,15 +17,9 @@ from ktransfer.models.surgery import attach_head, copy, freeze, head_layer
 
 
 @pytest.fixture
-def traced(monkeypatch):
+def traces(spy):
     """The list that grows with every trace of a training."""
-    seen, steps = [], backend.Trainer._steps
-    monkeypatch.setattr(
-        backend.Trainer,
-        "_steps",
-        lambda self, given: seen.append(self) or steps(self, given),
-    )
-    return seen
+    return spy(backend.Trainer, "_steps")
 
 
 def train(model, task, **options):
@@ -35,7 +29,7 @@ def train(model, task, **options):
 
 
 def test_one_trace_for_all_seeds_budgets_rates_schedules_and_steps(
-    task, traced
+    task, traces
 ):
     train(small_classifier(), task)
     train(small_classifier(seed=1), task, seed=1)
@@ -43,7 +37,7 @@ def test_one_trace_for_all_seeds_budgets_rates_schedules_and_steps(
     train(small_classifier(), few)
     train(small_classifier(), task, learning_rate=1e-2, schedule="cosine")
     train(small_classifier(), task, steps=120)
-    assert len(traced) == 1
+    assert len(traces) == 1
 
 
 def first(task, n):
@@ -58,10 +52,10 @@ def first(task, n):
         {"loss": lambda labels, logits: 2 * cross_entropy(labels, logits)},
     ],
 )
-def test_another_training_is_another_program(task, traced, change):
+def test_another_training_is_another_program(task, traces, change):
     train(small_classifier(), task)
     train(small_classifier(), task, **change)
-    assert len(traced) == 2
+    assert len(traces) == 2
 
 
 @pytest.mark.parametrize("optimizer", ["adam", "sgd"])
@@ -85,7 +79,7 @@ def test_another_batch_size_leaves_a_program_alone(task):
     assert len(programs._programs) == 2
 
 
-def test_rates_of_layers_go_along(task, traced):
+def test_rates_of_layers_go_along(task, traces):
     def by_layer(seed, rate):
         model = small_classifier(seed=seed)
         rates = [([layer_of(model, "block1_conv")], rate)]
@@ -93,11 +87,11 @@ def test_rates_of_layers_go_along(task, traced):
 
     by_layer(0, 1e-3)
     again = by_layer(1, 1e-3)
-    assert len(traced) == 1
+    assert len(traces) == 1
     programs.forget()
     assert by_layer(1, 1e-3) == again
     by_layer(0, 1e-4)
-    assert len(traced) == 3
+    assert len(traces) == 3
 
 
 def test_the_model_of_the_first_training_stays_as_it_was(task):
@@ -123,7 +117,7 @@ def test_models_may_share_layers(task):
     assert train(attach_head(backbone, 3, seed=2), task) == again
 
 
-def test_losses_may_hold_models_arrays_and_numbers(task, traced):
+def test_losses_may_hold_models_arrays_and_numbers(task, traces):
     def run(seed, start, strength):
         model = small_classifier(seed=seed)
         kernel = layer_of(model, "block1_conv").kernel
@@ -137,14 +131,14 @@ def test_losses_may_hold_models_arrays_and_numbers(task, traced):
     zeros, ones = np.zeros((1,), "float32"), np.ones((1,), "float32")
     run(0, zeros, 0.5)
     again = run(1, zeros, 0.5)
-    assert len(traced) == 1
+    assert len(traces) == 1
     assert run(1, ones, 0.5) != again
     assert run(1, zeros, 0.7) != again
     programs.forget()
     assert run(1, zeros, 0.5) == again
 
 
-def test_what_is_not_understood_is_compiled_anew(task, traced):
+def test_what_is_not_understood_is_compiled_anew(task, traces):
     strength = object()
 
     def loss(labels, logits):
@@ -152,7 +146,7 @@ def test_what_is_not_understood_is_compiled_anew(task, traced):
 
     train(small_classifier(), task, loss=loss)
     train(small_classifier(), task, loss=loss)
-    assert len(traced) == 2
+    assert len(traces) == 2
 
 
 def test_a_training_that_diverges_leaves_nothing_behind(task):
@@ -162,12 +156,12 @@ def test_a_training_that_diverges_leaves_nothing_behind(task):
     assert train(small_classifier(), task) == weights
 
 
-def test_a_frozen_model_is_another_one(task, traced):
+def test_a_frozen_model_is_another_one(task, traces):
     train(small_classifier(), task)
     model = small_classifier()
     freeze(layer_of(model, "block1_conv"))
     train(model, task)
-    assert len(traced) == 2
+    assert len(traces) == 2
 
 
 def test_few_programs_are_kept(task, monkeypatch):
@@ -223,17 +217,12 @@ def test_threads_wait_for_each_other(task):
     assert [bytes_of(model) for model in models] == alone
 
 
-def test_a_prediction_is_traced_once(task, monkeypatch):
-    seen, call = [], layers.LeakyReLU.call
-    monkeypatch.setattr(
-        layers.LeakyReLU,
-        "call",
-        lambda self, inputs: seen.append(self) or call(self, inputs),
-    )
+def test_a_prediction_is_traced_once(task, spy):
+    calls = spy(layers.LeakyReLU, "call")
     models = [small_classifier(seed=seed, normalised=True) for seed in range(3)]
-    seen.clear()
+    calls.clear()
     found = [predict(model, task.train.x) for model in models]
-    assert len(seen) == 3
+    assert len(calls) == 3
     for model, logits in zip(models, found):
         programs.forget()
         assert (predict(model, task.train.x) == logits).all()

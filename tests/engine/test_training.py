@@ -51,16 +51,10 @@ def test_batches_are_full_even_when_they_outnumber_the_images():
     assert np.bincount(order.ravel()).max() <= 6
 
 
-def test_one_trace_a_fit(task, monkeypatch):
-    traced = []
-    steps = backend.Trainer._steps
-    monkeypatch.setattr(
-        backend.Trainer,
-        "_steps",
-        lambda self, given: traced.append(self) or steps(self, given),
-    )
+def test_one_trace_a_fit(task, spy):
+    traces = spy(backend.Trainer, "_steps")
     train(small_classifier(), task, steps=100)
-    assert len(traced) == 1
+    assert len(traces) == 1
 
 
 def test_the_images_are_let_go(task, monkeypatch):

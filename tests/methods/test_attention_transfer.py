@@ -49,27 +49,21 @@ def test_a_map_of_zeros_is_harmless():
     assert (attention(np.zeros((2, 3, 3, 4))) == 0).all()
 
 
-def test_the_loss_is_the_written_formula(world, monkeypatch):
-    target, source = world
-    seen = {}
-    monkeypatch.setattr(
-        attention_transfer,
-        "fit",
-        lambda model, *args, **options: seen.update(options, model=model),
-    )
-    transfer(target, source, steps=1, seed=0)
-    outputs = seen["model"](target.train.x)
+def test_the_loss_is_the_written_formula(world, given_to_fit):
+    target, _ = world
+    call = given_to_fit(attention_transfer, *world)
+    outputs = call.model(target.train.x)
     assert len(outputs["student"]) == len(outputs["teacher"]) == 3
     hard = log_loss(target.train.y, outputs["logits"])
     apart = [
         ((a.numpy().astype("float64") - b.numpy()) ** 2).mean()
         for a, b in zip(outputs["student"], outputs["teacher"])
     ]
-    found = float(seen["loss"](target.train.y, outputs))
+    found = float(call.loss(target.train.y, outputs))
     assert found == pytest.approx(hard + 1000 * sum(apart), rel=1e-4)
     # Equal maps leave the cross-entropy alone.
     equal = {**outputs, "student": outputs["teacher"]}
-    assert float(seen["loss"](target.train.y, equal)) == pytest.approx(
+    assert float(call.loss(target.train.y, equal)) == pytest.approx(
         hard, rel=1e-5
     )
 
@@ -79,18 +73,12 @@ def test_the_default_strength_belongs_to_the_mean():
 
 
 @pytest.mark.parametrize("size", [12, 48])
-def test_both_maps_are_those_of_their_networks(monkeypatch, size):
+def test_both_maps_are_those_of_their_networks(given_to_fit, size):
     """Squares first, then means over areas, then each by its own norm."""
     target = small_task("target", 1)
     source = small_source(small_task("source", 3, size=size), steps=2)
-    seen = {}
-    monkeypatch.setattr(
-        attention_transfer,
-        "fit",
-        lambda model, *args, **options: seen.update(model=model),
-    )
-    transfer(target, source, steps=1, seed=0, blocks=["block2"])
-    outputs = seen["model"](target.train.x)
+    call = given_to_fit(attention_transfer, target, source, blocks=["block2"])
+    outputs = call.model(target.train.x)
     networks = {
         "student": heads.small_network(target, 0),
         "teacher": adapt_input(source.model, target.image_shape),

@@ -29,12 +29,12 @@ OPTIONS = {
 }
 
 
-def trained(fitted, steps, world=None, **options):
+def trained(spy, steps, world=None, **options):
     """Return the network of both classifiers after `steps`, and the result."""
-    models = fitted(classifier_discrepancy)
+    calls = spy(classifier_discrepancy)
     world = world or domains()
     result = transfer(*world, steps=steps, **{**OPTIONS, **options})
-    return models[-1], result
+    return calls[-1].model, result
 
 
 def parts(model):
@@ -52,22 +52,22 @@ def parts(model):
 
 
 @pytest.mark.parametrize("optimizer", ["adam", "sgd"])
-def test_in_b_the_backbone_rests_and_in_c_the_classifiers(fitted, optimizer):
+def test_in_b_the_backbone_rests_and_in_c_the_classifiers(spy, optimizer):
     options = {"num_generator_updates": 1, "optimizer": optimizer}
-    states = [parts(trained(fitted, steps, **options)[0]) for steps in range(7)]
+    states = [parts(trained(spy, steps, **options)[0]) for steps in range(7)]
     # From the second cycle on, there is momentum to move a weight by.
     for step, phase in enumerate("ABCABC"):
         moved = [a != b for a, b in zip(states[step], states[step + 1])]
         assert moved == [phase != "B", phase != "C", phase != "C"], step
 
 
-def test_a_reads_no_target_image_and_b_does(fitted):
+def test_a_reads_no_target_image_and_b_does(spy):
     target, source = domains()
     noise = np.random.default_rng(0).integers(0, 256, target.train.x.shape)
     other = target._replace(unlabelled=noise.astype("uint8"))
     for steps, same in ((1, True), (2, False)):
         one, two = (
-            bytes_of(trained(fitted, steps, (task, source))[0])
+            bytes_of(trained(spy, steps, (task, source))[0])
             for task in (target, other)
         )
         assert (one == two) == same
@@ -115,20 +115,18 @@ def train_by_hand(model, world, steps, num_generator_updates, factor):
     ("schedule", "factor"),
     [("constant", lambda p: 1), ("annealed", lambda p: (1 + 10 * p) ** -0.75)],
 )
-def test_traced_it_is_the_algorithm_of_the_paper(
-    fitted, traced, schedule, factor
-):
+def test_traced_it_is_the_algorithm_of_the_paper(spy, traced, schedule, factor):
     options = {"num_generator_updates": 3, "schedule": schedule}
-    start, _ = trained(fitted, 0, **options)
-    model, _ = trained(fitted, 10, **options)
+    start, _ = trained(spy, 0, **options)
+    model, _ = trained(spy, 10, **options)
     train_by_hand(start, domains(), 10, 3, factor)
     for expected, found in zip(start.weights, model.weights, strict=True):
         np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
-def test_a_cycle_is_six_steps_of_one_fit(fitted, fits):
+def test_a_cycle_is_six_steps_of_one_fit(spy, fits):
     # Six steps, then A again: the classifiers rest in steps 3 to 6.
-    states = [parts(trained(fitted, steps)[0]) for steps in (2, 6, 7)]
+    states = [parts(trained(spy, steps)[0]) for steps in (2, 6, 7)]
     assert [fit.steps for fit in fits] == [2, 6, 7]
     moved = [a != b for a, b in zip(states[0], states[1])]
     assert moved == [True, False, False]
@@ -143,8 +141,8 @@ def test_the_discrepancy_is_the_mean_and_0_for_equal_classifiers():
     assert float(_discrepancy(first, first)) == 0
 
 
-def test_the_classifiers_differ_at_the_start_and_one_is_left(fitted):
-    model, result = trained(fitted, 0)
+def test_the_classifiers_differ_at_the_start_and_one_is_left(spy):
+    model, result = trained(spy, 0)
     _, first, second = parts(model)
     assert first[0] != second[0]
     options = {k: v for k, v in OPTIONS.items() if k != "head_units"}
@@ -154,8 +152,8 @@ def test_the_classifiers_differ_at_the_start_and_one_is_left(fitted):
     assert bytes_of(result) == bytes_of(plain)
 
 
-def test_the_heads_are_those_of_the_authors_in_form(fitted):
-    model, result = trained(fitted, 6, head_units=7)
+def test_the_heads_are_those_of_the_authors_in_form(spy):
+    model, result = trained(spy, 6, head_units=7)
     names = [x.name for x in leaves(result)][-7:]
     kinds = ("dense", "norm", "relu")
     hidden = [f"head{n}_{kind}" for n in (1, 2) for kind in kinds]

@@ -7,7 +7,9 @@ from helpers import (
     bytes_of,
     check_the_rate_of_the_head,
     defaults,
+    idle,
     log_loss,
+    sizes_of,
     small_task,
     small_world,
     softmax,
@@ -15,7 +17,6 @@ from helpers import (
 )
 from keras import layers
 
-from ktransfer.engine import prediction
 from ktransfer.errors import KTransferError, NotApplicable
 from ktransfer.measures.transferability import label_map
 from ktransfer.methods.finetuning import co_tuning
@@ -77,14 +78,12 @@ def test_the_direct_rows_are_the_sources_mean_belief_of_each_class(world):
     np.testing.assert_allclose(rows * shares[:, None], joint.T, rtol=1e-5)
 
 
-def test_the_reverse_rows_are_of_a_split_of_the_labelled_images(
-    world, monkeypatch
-):
+def test_the_reverse_rows_are_of_a_split_of_the_labelled_images(world, spy):
     target, source = world
-    seen = []
-    monkeypatch.setattr(co_tuning, "reverse", lambda *given: seen.append(given))
+    calls = spy(co_tuning, "reverse", instead=idle)
     _rows(target, source, 1.7, "reverse", seed=3)
-    ((training_part, validation, num_classes),) = seen
+    (call,) = calls
+    training_part, validation, num_classes = call.args
     assert num_classes == 3
     part, held = co_tuning.held_out(target, 3)
     assert 0 < len(held.y) < len(part.train.y)
@@ -125,20 +124,14 @@ def test_training_images_never_sharpen_the_source():
 
 
 def test_the_temperature_softens_the_rows_and_none_calibrates(
-    world, monkeypatch
+    world, monkeypatch, spy
 ):
     target, source = world
-    asked = []
-    monkeypatch.setattr(
-        co_tuning,
-        "_rows",
-        lambda target, source, temperature, relationship, seed: (
-            asked.append((temperature, relationship)) or np.eye(3, 2)
-        ),
-    )
+    calls = spy(co_tuning, "_rows", instead=lambda *args: np.eye(3, 2))
     monkeypatch.setattr(co_tuning, "_temperature", lambda *_: 3.25)
     transfer(target, source, **OPTIONS)
     transfer(target, source, temperature=None, relationship="direct", **OPTIONS)
+    asked = [call.args[2:4] for call in calls]
     assert asked == [(1.13, "reverse"), (3.25, "direct")]
 
 
@@ -159,55 +152,41 @@ def test_bad_choices_are_refused_before_training(world, fits):
     assert not fits
 
 
-def test_the_loss_is_the_written_formula(world, monkeypatch):
+def test_the_loss_is_the_written_formula(world, given_to_fit):
     target, source = world
-    seen = {}
-    monkeypatch.setattr(
-        co_tuning,
-        "fit",
-        lambda model, *args, **options: seen.update(options, model=model),
-    )
-    transfer(target, source, steps=1, seed=0)
+    call = given_to_fit(co_tuning, *world)
     x, y = target.train
-    outputs = {k: np.asarray(v) for k, v in seen["model"](x).items()}
+    outputs = {k: np.asarray(v) for k, v in call.model(x).items()}
     # The source head starts as the source's own.
     reader = adapt_input(source.model, target.image_shape)
     np.testing.assert_allclose(outputs["source_logits"], reader(x), atol=1e-6)
     rows = _rows(target, source, 1.13, "reverse", seed=0)
     related = -(rows[y] * np.log(softmax(outputs["source_logits"]))).sum(1)
     wanted = log_loss(y, outputs["logits"]) + 2.3 * related.mean()
-    assert float(seen["loss"](y, outputs)) == pytest.approx(wanted, rel=1e-5)
+    assert float(call.loss(y, outputs)) == pytest.approx(wanted, rel=1e-5)
 
 
-def test_the_source_head_trains_and_is_not_in_the_result(world, fitted, fits):
+def test_the_source_head_trains_and_is_not_in_the_result(world, spy, fits):
     target, source = world
-    joint = fitted(co_tuning)
+    calls = spy(co_tuning)
     model = transfer(target, source, **OPTIONS)
     (fit,) = fits
     assert fit.trainable_parameters == model.count_params() + 54 + 14
     tuned = fine_tuning.transfer(target, source, **{**OPTIONS, "steps": 0})
     assert weights_of(model).keys() == weights_of(tuned).keys()
-    head = joint[0].get_layer("source_head")
+    head = calls[0].model.get_layer("source_head")
     old = [v.numpy() for v in source.model.weights[-len(head.weights) :]]
     for before, after in zip(old, head.weights, strict=True):
         assert (before != after.numpy()).any()
 
 
-def test_calibration_reads_a_bounded_number_of_held_out_images(
-    world, monkeypatch
-):
+def test_calibration_reads_a_bounded_number_of_held_out_images(world, spy):
     _, source = world
-    read = []
-
-    def watching(model, images):
-        read.append(images)
-        return prediction.predict(model, images)
-
-    monkeypatch.setattr(co_tuning, "predict", watching)
+    calls = spy(co_tuning, "predict")
     _temperature(source, 5, seed=0)
-    assert [len(images) for images in read] == [5]
+    assert sizes_of(calls) == [5]
     _, held = co_tuning.held_out(source.task, 0)
-    np.testing.assert_array_equal(read[0], held.x[:5])
+    np.testing.assert_array_equal(calls[0].args[1], held.x[:5])
 
 
 def first_two(split):
@@ -236,13 +215,15 @@ def test_the_head_may_have_its_own_rate(world):
     check_the_rate_of_the_head(transfer, world)
 
 
-def test_the_rate_of_the_new_head_is_not_the_source_heads(world, fitted):
+def test_the_rate_of_the_new_head_is_not_the_source_heads(world, spy):
     """The authors' train.py has ten times the rate for the new head alone."""
-    joint = fitted(co_tuning)
+    calls = spy(co_tuning)
     options = {"seed": 1, "batch_size": 16, "optimizer": keras.optimizers.SGD}
     for rates in ({}, {"head_learning_rate": 10.0}):
         transfer(*world, steps=1, learning_rate=1.0, **rates, **options)
-    slow, fast = (x.get_layer("source_head").get_weights() for x in joint)
+    slow, fast = (
+        call.model.get_layer("source_head").get_weights() for call in calls
+    )
     start = world[1].model.get_weights()[-len(slow) :]
     for old, a, b in zip(start, slow, fast, strict=True):
         np.testing.assert_allclose(b - old, a - old, atol=1e-6)

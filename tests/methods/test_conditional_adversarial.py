@@ -71,7 +71,7 @@ def test_no_gradient_of_the_discriminator_reaches_the_head(
         from_source=True,
         entropy_weights=entropy_weights,
     )
-    model, (x, y) = given["model"], source.task.train
+    model, (x, y) = given.model, source.task.train
     assert model.get_layer("domain_hidden").kernel.shape == (8 * 3, 100)
     progress = np.full((48, 1), 0.4, "float32")
     images = {"target": target.train.x, "source": x, "progress": progress}
@@ -79,7 +79,7 @@ def test_no_gradient_of_the_discriminator_reaches_the_head(
     def penalty():
         outputs = model(images)
         supervised = cross_entropy(y, outputs["source"])
-        return given["loss"]({"source": y}, outputs) - supervised
+        return given.loss({"source": y}, outputs) - supervised
 
     def told():
         """Return the loss of D with constant beliefs, nothing reversed."""

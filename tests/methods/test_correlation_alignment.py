@@ -29,7 +29,7 @@ def aligned(target, source, solved, **options):
     model = transfer(target, source, steps=0, seed=0, **options)
     output = model.get_layer("target_align").output
     ours = predict(keras.Model(model.input, output), target.train.x)
-    return ours, solved.pop()
+    return ours, solved.pop().args[0]
 
 
 def whitening_by_svd(covariance):

@@ -35,8 +35,8 @@ def by_layer(model, suffix=""):
     }
 
 
-def test_the_identity_is_two_single_task_networks(world, fitted):
-    stitched, towers = fitted(cross_stitch), fitted(soft_sharing)
+def test_the_identity_is_two_single_task_networks(world, spy):
+    stitched, towers = spy(cross_stitch), spy(soft_sharing)
     model = cross_stitch.transfer(
         *world, steps=5, own_share=1, learned=False, **OPTIONS
     )
@@ -45,8 +45,8 @@ def test_the_identity_is_two_single_task_networks(world, fitted):
     assert by_layer(model) == by_layer(tuned)
 
     soft_sharing.transfer(*world, steps=5, strength=0, **OPTIONS)
-    other = stitched[0].get_layer("source_network")
-    alone = towers[0].get_layer("source_network")
+    other = stitched[0].model.get_layer("source_network")
+    alone = towers[0].model.get_layer("source_network")
     assert by_layer(other, "_source") == by_layer(alone)
 
 

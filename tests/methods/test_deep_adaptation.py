@@ -111,5 +111,5 @@ def test_the_loss_is_the_written_formula_on_both_top_layers(given_to_fit):
     expected = log_loss(labels, theirs)
     expected += 0.7 * written_out(theirs, ours)
     expected += 0.7 * written_out(their_below, below)
-    loss = given["loss"]({"source": labels}, outputs)
+    loss = given.loss({"source": labels}, outputs)
     assert float(loss) == pytest.approx(expected, rel=1e-4)

@@ -102,5 +102,5 @@ def test_the_loss_is_the_written_formula(given_to_fit):
     outputs = {"source": theirs, "target": ours}
     outputs = {k: v.astype("float32") for k, v in outputs.items()}
     expected = log_loss(labels, theirs) + 0.7 * written_out(theirs, ours)
-    loss = given["loss"]({"source": labels}, outputs)
+    loss = given.loss({"source": labels}, outputs)
     assert float(loss) == pytest.approx(expected, rel=1e-4)

@@ -4,8 +4,10 @@ import numpy as np
 import pytest
 from helpers import (
     defaults,
+    idle,
     layer_of,
     log_loss,
+    sizes_of,
     small_task,
     small_world,
     softmax,
@@ -39,14 +41,11 @@ def normalised():
     return small_world(normalised=True)
 
 
-def prepared(monkeypatch, world, **options):
-    """Return graph and loss of the second stage, before its first step."""
-    seen = {}
-    monkeypatch.setattr(
-        delta, "fit", lambda model, *_, **more: seen.update(more, model=model)
-    )
-    seen["result"] = transfer(*world, steps=10, **OPTIONS, **options)
-    return seen
+def prepared(spy, world, **options):
+    """Return the result and the call of the second stage, which is not run."""
+    calls = spy(delta, instead=idle)
+    result = transfer(*world, steps=10, **OPTIONS, **options)
+    return result, calls[-1]
 
 
 @pytest.fixture(scope="module")
@@ -62,44 +61,44 @@ def test_strengths_of_zero_are_fine_tuning_bit_for_bit(world):
     assert weights_of(ours) == weights_of(theirs)
 
 
-def test_the_penalty_is_zero_before_the_first_step(normalised, monkeypatch):
+def test_the_penalty_is_zero_before_the_first_step(normalised, spy):
     target, _ = normalised
-    seen = prepared(monkeypatch, normalised, strength=1e3, head_strength=0)
-    outputs = seen["model"](target.train.x)
+    _, call = prepared(spy, normalised, strength=1e3, head_strength=0)
+    outputs = call.model(target.train.x)
     assert len(outputs["maps"]) == 3
     for tuned, kept in outputs["maps"]:
         np.testing.assert_array_equal(tuned, kept)
     hard = log_loss(target.train.y, outputs["logits"])
-    found = float(seen["loss"](target.train.y, outputs))
+    found = float(call.loss(target.train.y, outputs))
     assert found == pytest.approx(hard, rel=1e-6)
 
 
-def test_the_source_runs_in_inference_mode(normalised, monkeypatch):
+def test_the_source_runs_in_inference_mode(normalised, spy):
     target, source = normalised
-    seen = prepared(monkeypatch, normalised)
+    result, call = prepared(spy, normalised)
     served = inline(source.model, tap=BLOCKS)
     images = np.repeat(target.train.x, 3, axis=-1)
     expected = served(images)
-    outputs = seen["model"](target.train.x, training=True)
+    outputs = call.model(target.train.x, training=True)
     for name, (tuned, kept) in zip(BLOCKS, outputs["maps"]):
         np.testing.assert_allclose(kept, expected[name], atol=1e-6)
         assert not np.allclose(tuned, kept, atol=1e-2)
-    twin = seen["model"].get_layer("source")
+    twin = call.model.get_layer("source")
     assert not twin.trainable_variables
-    ours = {id(v) for v in seen["result"].variables}
+    ours = {id(v) for v in result.variables}
     assert not ours & {id(v) for v in twin.variables}
 
 
-def test_the_loss_is_the_written_formula(world, monkeypatch):
+def test_the_loss_is_the_written_formula(world, monkeypatch, spy):
     target, _ = world
     given = [softmax(np.arange(c) / 3) for c in (4, 6, 8)]
     shares = [share.astype("float32") for share in given]
     monkeypatch.setattr(delta, "_importance", lambda *_: shares)
-    seen = prepared(monkeypatch, world, strength=0.3, head_strength=0.7)
+    result, call = prepared(spy, world, strength=0.3, head_strength=0.7)
     rng = np.random.default_rng(0)
-    for variable in seen["result"].trainable_variables:
+    for variable in result.trainable_variables:
         variable.assign(variable + rng.normal(0, 0.2, variable.shape))
-    outputs = seen["model"](target.train.x)
+    outputs = call.model(target.train.x)
     expected = log_loss(target.train.y, outputs["logits"])
     for (tuned, kept), share in zip(outputs["maps"], given):
         _, height, width, channels = tuned.shape
@@ -108,9 +107,9 @@ def test_the_loss_is_the_written_formula(world, monkeypatch):
             squares = (change**2).sum()
             scale = channels / (height * width)
             expected += 0.3 / 2 * share[c] * scale * squares
-    head = leaves(seen["result"])[-1].kernel.numpy().astype("float64")
+    head = leaves(result)[-1].kernel.numpy().astype("float64")
     expected += 0.7 / 2 * (head**2).sum()
-    found = float(seen["loss"](target.train.y, outputs))
+    found = float(call.loss(target.train.y, outputs))
     assert found == pytest.approx(expected, rel=1e-4)
 
 
@@ -162,17 +161,12 @@ def test_shares_sum_to_one_and_follow_the_temperature(world, probe):
         np.testing.assert_allclose(three, 1 / len(three), rtol=1e-5)
 
 
-def test_the_default_attention_is_far_from_uniform(world, monkeypatch):
-    seen, importance = [], delta._importance
-
-    def remembering(*args):
-        seen.append(importance(*args))
-        return seen[0]
-
-    monkeypatch.setattr(delta, "_importance", remembering)
-    prepared(monkeypatch, world)
-    assert [len(shares) for shares in seen[0]] == [4, 6, 8]
-    for shares in seen[0]:
+def test_the_default_attention_is_far_from_uniform(world, spy):
+    calls = spy(delta, "_importance")
+    prepared(spy, world)
+    (call,) = calls
+    assert [len(shares) for shares in call.result] == [4, 6, 8]
+    for shares in call.result:
         # Whatever the scale of the losses, and of both signs.
         logs = np.log(np.asarray(shares, "float64"))
         assert np.std(logs) == pytest.approx(1 / 5, rel=1e-4)
@@ -205,22 +199,14 @@ def test_the_defaults_are_the_authors():
     assert (found["probe_share"], found["num_images"]) == (0.2, 250)
 
 
-def test_no_more_images_are_read_than_the_bound(world, probe, monkeypatch):
+@pytest.mark.parametrize(("bound", "read"), [(7, 7), (1000, 48)])
+def test_no_more_images_are_read_than_the_bound(world, probe, spy, bound, read):
     target, _ = world
-    counts = set()
-
-    def counting(model, images):
-        counts.add(len(images))
-        return predict(model, images)
-
-    monkeypatch.setattr(delta, "predict", counting)
-    monkeypatch.setattr(evaluation, "predict", counting)
-    delta._importance(probe, target, 1, 7, 5.0)
+    calls = spy(delta, "predict"), spy(evaluation, "predict")
+    delta._importance(probe, target, 1, bound, 5.0)
+    counts = [size for part in calls for size in sizes_of(part)]
     # As often as there are masks read at once.
-    assert min(counts) == 7 and {count % 7 for count in counts} == {0}
-    counts.clear()
-    delta._importance(probe, target, 1, 1000, 5.0)
-    assert min(counts) == 48 and {count % 48 for count in counts} == {0}
+    assert min(counts) == read and not any(count % read for count in counts)
 
 
 def test_masks_read_at_once_are_masks_read_in_turn(world, probe, monkeypatch):
@@ -234,17 +220,10 @@ def test_masks_read_at_once_are_masks_read_in_turn(world, probe, monkeypatch):
 
 
 def test_the_source_is_frozen_while_its_channels_are_measured(
-    normalised, monkeypatch, fits
+    normalised, spy, fits
 ):
     _, source = normalised
-    probes = []
-
-    def remembering(probe, *args):
-        probes.append((probe, weights_of(probe)))
-        return importance(probe, *args)
-
-    importance = delta._importance
-    monkeypatch.setattr(delta, "_importance", remembering)
+    calls = spy(delta, "_importance", watch=weights_of)
     transfer(*normalised, steps=5, probe_share=0.6, **OPTIONS)
     first, second = fits
     assert (first.steps, second.steps) == (3, 2)
@@ -252,10 +231,10 @@ def test_the_source_is_frozen_while_its_channels_are_measured(
     assert (first.trainable_parameters, first.cached) == (8 * 3 + 3, 8)
     # So are the source's maps: 6x6x4, 3x3x6 and 1x1x8 values.
     assert second.cached == 6 * 6 * 4 + 3 * 3 * 6 + 8
-    (probe, before) = probes[0]
-    assert weights_of(probe) == before
+    (call,) = calls
+    assert weights_of(call.model) == call.before
     original = weights_of(source.model)
-    for path, value in before.items():
+    for path, value in call.before.items():
         if not path.startswith("logits"):
             assert value == original[path]
 
@@ -265,10 +244,11 @@ def test_no_strength_needs_no_probe(world, fits):
     assert [fit.steps for fit in fits] == [10]
 
 
-def test_the_second_stage_has_epochs_of_its_own(world, monkeypatch):
-    seen = prepared(monkeypatch, world)
-    assert seen["seed"] == stream(1, "stage", 2)
-    assert prepared(monkeypatch, world, strength=0)["seed"] == 1
+def test_the_second_stage_has_epochs_of_its_own(world, spy):
+    _, call = prepared(spy, world)
+    assert call.kwargs["seed"] == stream(1, "stage", 2)
+    _, call = prepared(spy, world, strength=0)
+    assert call.kwargs["seed"] == 1
 
 
 def test_a_strength_holds_the_maps(world):

@@ -6,6 +6,7 @@ import tensorflow as tf
 from helpers import (
     bytes_of,
     defaults,
+    idle,
     log_loss,
     renamed,
     small_classifier,
@@ -49,14 +50,12 @@ def test_a_teacher_of_other_classes_takes_its_share_of_the_steps(world, fits):
     assert bytes_of(model) == bytes_of(plain)
 
 
-def test_teacher_and_student_have_epoch_orders_of_their_own(world, monkeypatch):
+def test_teacher_and_student_have_epoch_orders_of_their_own(world, spy):
     target, source = world
     other = renamed(source)
-    seeds = []
-    monkeypatch.setattr(
-        teachers, "fit", lambda *args, seed, **options: seeds.append(seed)
-    )
+    calls = spy(teachers, instead=idle)
     transfer(target, other, steps=6, seed=2)
+    seeds = [call.kwargs["seed"] for call in calls]
     taught, learned = (batches.epoch_order(48, 3, 8, s) for s in seeds)
     assert seeds[1] == 2 and not np.array_equal(taught, learned)
 
@@ -76,13 +75,9 @@ def test_the_teachers_answers_are_constants_to_the_gradient():
 
 
 @pytest.mark.parametrize("strength", [0.3, 1.0])
-def test_the_loss_is_the_written_formula(world, monkeypatch, strength):
-    target, source = world
-    seen = {}
-    monkeypatch.setattr(
-        teachers, "fit", lambda *args, **options: seen.update(options)
-    )
-    transfer(target, source, steps=1, seed=0, strength=strength)
+def test_the_loss_is_the_written_formula(world, spy, strength):
+    calls = spy(teachers, instead=idle)
+    transfer(*world, steps=1, seed=0, strength=strength)
     rng = np.random.default_rng(0)
     teacher, student = rng.normal(0, 3, (2, 7, 3))
     labels = rng.integers(0, 3, 7)
@@ -91,7 +86,7 @@ def test_the_loss_is_the_written_formula(world, monkeypatch, strength):
         "logits": student.astype("float32"),
     }
     expected = written_out(labels, teacher, student, 4.0, strength)
-    assert float(seen["loss"](labels, given)) == pytest.approx(
+    assert float(calls[0].loss(labels, given)) == pytest.approx(
         expected, rel=1e-5
     )
 
@@ -118,14 +113,14 @@ def test_a_constant_on_all_logits_changes_neither_loss_nor_gradient():
 
 
 def test_the_teacher_is_the_source_computed_once_and_untouched(
-    world, fitted, fits
+    world, spy, fits
 ):
     target, source = world
-    models = fitted(teachers)
+    calls = spy(teachers)
     model = transfer(target, source, steps=3, seed=0, batch_size=8)
     (fit,) = fits
     assert fit.cached == 3 and fit.steps == 3
-    teacher = models[0].get_layer("teacher")
+    teacher = calls[0].model.get_layer("teacher")
     assert isinstance(teacher, InferenceMode)
     values = bytes_of(teacher)
     assert values == bytes_of(source.model)

@@ -55,15 +55,13 @@ def test_lambda_reaches_the_backbone_and_not_the_discriminator(
     given = given_to_fit(
         domain_adversarial, target, source, strength=2.0, from_source=True
     )
-    model, (x, y) = given["model"], source.task.train
+    model, (x, y) = given.model, source.task.train
     images = {
         "target": target.train.x,
         "source": x,
         "progress": np.full((48, 1), progress, "float32"),
     }
-    found = gradients(
-        model, lambda: given["loss"]({"source": y}, model(images))
-    )
+    found = gradients(model, lambda: given.loss({"source": y}, model(images)))
 
     def told():
         """Return the discriminator's own loss, nothing reversed."""
@@ -105,7 +103,7 @@ def test_the_penalty_is_the_cross_entropy_of_the_domain(given_to_fit):
     z, domain = np.concatenate([real, other]), np.repeat([1, 0], 7)[:, None]
     p = 1 / (1 + np.exp(-z))
     told = -(domain * np.log(p) + (1 - domain) * np.log(1 - p)).mean()
-    loss = given["loss"]({"source": labels}, outputs)
+    loss = given.loss({"source": labels}, outputs)
     assert float(loss) == pytest.approx(expected + told, rel=1e-5)
 
 
@@ -114,7 +112,7 @@ def test_the_discriminator_has_the_width_that_is_asked_for(given_to_fit):
         domain_adversarial, *domains(), from_source=True, hidden_units=5
     )
     kernels = [
-        given["model"].get_layer(name).kernel.shape
+        given.model.get_layer(name).kernel.shape
         for name in ("domain_hidden", "domain")
     ]
     assert kernels == [(8, 5), (5, 1)]

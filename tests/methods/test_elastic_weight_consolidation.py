@@ -3,7 +3,7 @@
 import keras
 import numpy as np
 import pytest
-from helpers import bytes_of, defaults, small_task, small_world, softmax
+from helpers import bytes_of, defaults, idle, small_task, small_world, softmax
 from keras import layers
 
 from ktransfer.engine.losses import cross_entropy
@@ -48,18 +48,16 @@ def test_a_fisher_of_one_on_the_kernels_is_l2_sp(world, monkeypatch):
     assert bytes_of(model) != bytes_of(fine_tuning.transfer(*world, **OPTIONS))
 
 
-def test_the_penalty_is_the_fisher_weighted_distance(world, monkeypatch):
+def test_the_penalty_is_the_fisher_weighted_distance(world, spy):
     target, source = world
-    seen = {}
-    monkeypatch.setattr(
-        ewc, "fit", lambda model, *args, **options: seen.update(options)
-    )
+    calls = spy(ewc, instead=idle)
     model = transfer(
         target, source, steps=1, seed=3, strength=50.0, num_images=4
     )
+    loss = calls[0].loss
     x, y = target.train
     plain = float(cross_entropy(y, model(x)))
-    assert float(seen["loss"](y, model(x))) == pytest.approx(plain, rel=1e-6)
+    assert float(loss(y, model(x))) == pytest.approx(plain, rel=1e-6)
 
     network = copy(source.model)
     fishers = diagonal_fisher(
@@ -79,7 +77,7 @@ def test_the_penalty_is_the_fisher_weighted_distance(world, monkeypatch):
         variable.assign(old + 0.3 * rng.normal(size=old.shape))
         moved = variable.numpy().astype("float64") - old
         wanted += 25.0 * (fisher * moved**2).sum()
-    found = float(seen["loss"](y, model(x)))
+    found = float(loss(y, model(x)))
     found -= float(cross_entropy(y, model(x)))
     assert found == pytest.approx(wanted, rel=1e-3)
     assert wanted > 0
@@ -98,18 +96,16 @@ def linear_source():
     return Source(model, small_task("source", 1, n=6))
 
 
-def test_the_penalty_holds_the_fisher_written_out(monkeypatch):
+def test_the_penalty_holds_the_fisher_written_out(spy):
     """F = mean over x of sum over y of p(y) (d log p(y) / d W)^2, by hand.
 
     With z = U'(W'x + b) + c the slope of log p(y) is x (U (e_y - p))'.
     """
     source = linear_source()
-    seen = {}
-    monkeypatch.setattr(
-        ewc, "fit", lambda model, *args, **options: seen.update(options)
-    )
+    calls = spy(ewc, instead=idle)
     target = small_task("target", 1)
     model = transfer(target, source, steps=1, seed=3, strength=50.0)
+    loss = calls[0].loss
     w, b, u, c = (v.numpy().astype("float64") for v in source.model.weights)
     kernel, bias = np.zeros(w.shape), np.zeros(b.shape)
     images = source.task.train.x.reshape(6, -1) / 255
@@ -126,25 +122,20 @@ def test_the_penalty_holds_the_fisher_written_out(monkeypatch):
         rng = np.random.default_rng(1)
         variable.assign(old + rng.normal(size=old.shape))
         moved = variable.numpy().astype("float64") - old
-        found = float(seen["loss"](y, model(x)))
+        found = float(loss(y, model(x)))
         found -= float(cross_entropy(y, model(x)))
         wanted = 50.0 / 2 * (fisher * moved**2).sum()
         assert wanted > 1 and found == pytest.approx(wanted, rel=1e-3)
         variable.assign(old)
 
 
-def test_the_fisher_reads_the_source_task_alone(world, monkeypatch):
+def test_the_fisher_reads_the_source_task_alone(world, spy):
     target, source = world
-    asked = {}
-
-    def watching(model, images, variables, **options):
-        asked.update(options, images=images)
-        return diagonal_fisher(model, images, variables, **options)
-
-    monkeypatch.setattr(ewc, "diagonal_fisher", watching)
+    calls = spy(ewc, "diagonal_fisher")
     transfer(target, source, num_images=3, **OPTIONS)
-    assert asked["images"] is source.task.train.x
-    assert asked["num_images"] == 3
+    (call,) = calls
+    assert call.args[1] is source.task.train.x
+    assert call.kwargs["num_images"] == 3
 
 
 def test_what_matters_to_the_source_moves_less_with_strength(monkeypatch):

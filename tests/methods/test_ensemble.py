@@ -81,24 +81,14 @@ def test_a_member_that_is_never_right_sinks_and_stays_finite():
     assert shares[1] >= 0 and sum(shares) == pytest.approx(1)
 
 
-def test_fitted_weights_are_held_out_from_the_members(world, monkeypatch):
+def test_fitted_weights_are_held_out_from_the_members(world, spy):
     target, *sources = world
-    sizes, found = [], []
-    fit, most_likely = ensemble.fit, ensemble._most_likely
-
-    def watched_fit(model, data, **options):
-        sizes.append(len(data.y))
-        return fit(model, data, **options)
-
-    def watched_shares(*arguments):
-        found.append((arguments[0].shape, most_likely(*arguments)))
-        return found[0][1]
-
-    monkeypatch.setattr(ensemble, "fit", watched_fit)
-    monkeypatch.setattr(ensemble, "_most_likely", watched_shares)
+    trainings, choices = spy(ensemble), spy(ensemble, "_most_likely")
     model = transfer(target, *sources, steps=4, weights="fitted", **OPTIONS)
-    ((shape, shares),) = found
-    assert sizes == [39, 39] and shape == (2, 9)
+    assert [len(call.args[1].y) for call in trainings] == [39, 39]
+    (choice,) = choices
+    assert choice.args[0].shape == (2, 9)
+    shares = choice.result
     assert sum(shares) == pytest.approx(1) and min(shares) >= 0
     x = target.train.x[:9]
     members = [model.get_layer(f"member_{i}") for i in (1, 2)]

@@ -143,20 +143,19 @@ def test_the_mean_is_weighted_by_the_fishers():
     )
 
 
-def test_all_weight_on_one_source_gives_it(world, monkeypatch):
+def test_all_weight_on_one_source_gives_it(world, spy):
     target, *sources = world
     sizes = iter([0.0, 1.0])
-    seen = []
 
     def fisher(model, images, variables, **_):
-        seen.append(images)
         size = next(sizes)
         return [np.full(v.shape, size) for v in variables]
 
-    monkeypatch.setattr(fisher_merging, "diagonal_fisher", fisher)
+    calls = spy(fisher_merging, "diagonal_fisher", instead=fisher)
     model = transfer(target, *sources, floor=1e-12, **START)
     # Each source is measured on images of its own.
-    assert all(x is s.task.train.x for x, s in zip(seen, sources, strict=True))
+    for call, source in zip(calls, sources, strict=True):
+        assert call.args[1] is source.task.train.x
     backbone, wanted = cut(model, "features"), copy_backbone(sources[1].model)
     for mine, theirs in zip(
         backbone.trainable_variables, wanted.trainable_variables, strict=True

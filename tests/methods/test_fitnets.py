@@ -4,7 +4,7 @@ import itertools
 
 import numpy as np
 import pytest
-from helpers import renamed, small_backbone, small_task, weights_of
+from helpers import idle, renamed, small_backbone, small_task, weights_of
 
 from ktransfer.engine import batches, training
 from ktransfer.errors import KTransferError, NotApplicable
@@ -90,27 +90,24 @@ def test_the_steps_are_divided(world, fits):
     assert [fit.steps for fit in fits] == [3, 1, 2]
 
 
-def test_every_stage_has_an_epoch_order_of_its_own(world, monkeypatch):
+def test_every_stage_has_an_epoch_order_of_its_own(world, spy):
     """Of one order all stages would see the same first images."""
     target, source = world
     other = renamed(source)
-    seeds = []
-
-    def watched(model, data, *, seed, **options):
-        seeds.append(seed)
-
-    for room in (fitnets, teachers):
-        monkeypatch.setattr(room, "fit", watched)
+    hints, others = (spy(room, instead=idle) for room in (fitnets, teachers))
     transfer(target, other, steps=12, seed=1)
+    teaching, learning = others
+    seeds = [call.kwargs["seed"] for call in (teaching, *hints, learning)]
     orders = [batches.epoch_order(48, 3, 16, seed) for seed in seeds]
     assert len(orders) == 3
     for one, two in itertools.combinations(orders, 2):
         assert not np.array_equal(one, two)
     # The student starts as it does without a teacher, or without a hint.
     assert seeds[1] == 1
-    seeds.clear()
+    hints.clear()
+    others.clear()
     transfer(target, source, steps=12, seed=1, hint_share=0.0)
-    assert seeds == [1, 1]
+    assert [call.kwargs["seed"] for call in (*hints, *others)] == [1, 1]
 
 
 def test_the_student_runs_once_a_step():

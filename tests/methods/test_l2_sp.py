@@ -3,7 +3,7 @@
 import keras
 import numpy as np
 import pytest
-from helpers import bytes_of, defaults, small_task, small_world
+from helpers import bytes_of, defaults, idle, small_task, small_world
 from keras import layers
 
 from ktransfer.engine import backend
@@ -17,15 +17,9 @@ from ktransfer.models.surgery import attach_head, cut
 
 
 @pytest.fixture
-def handed(monkeypatch):
-    """What the method hands to `fit`, which does not run."""
-    seen = {}
-    monkeypatch.setattr(
-        l2_sp,
-        "fit",
-        lambda model, *args, **options: seen.update(options, model=model),
-    )
-    return seen
+def handed(spy):
+    """The calls of `fit`, which does not run."""
+    return spy(l2_sp, instead=idle)
 
 
 def is_pulled(variable):
@@ -72,7 +66,7 @@ def test_the_penalty_sums_over_kernels_and_nothing_else(world, handed):
     kernel = model.get_layer("logits").kernel.numpy().astype("float64")
     # At the start the backbone is the source, so only the head counts.
     plain = float(cross_entropy(y, model(x)))
-    found = float(handed["loss"](y, model(x))) - plain
+    found = float(handed[0].loss(y, model(x))) - plain
     assert found == pytest.approx(0.005 * (kernel**2).sum(), rel=1e-4)
 
     old, new = shift(model)
@@ -81,7 +75,7 @@ def test_the_penalty_sums_over_kernels_and_nothing_else(world, handed):
     squares = sum(((new[p] - old[p]) ** 2).sum() for p in pulled)
     (head,) = [p for p in new if p.endswith("logits/kernel")]
     plain = float(cross_entropy(y, model(x)))
-    found = float(handed["loss"](y, model(x))) - plain
+    found = float(handed[0].loss(y, model(x))) - plain
     wanted = 1.5 * squares + 0.005 * (new[head] ** 2).sum()
     assert found == pytest.approx(wanted, rel=1e-4)
 
@@ -106,7 +100,7 @@ def test_the_kernels_of_separable_convolutions_are_pulled_too(handed):
     assert len(pulled) == 2
     squares = sum(((new[p] - old[p]) ** 2).sum() for p in pulled)
     x, y = task.train
-    found = float(handed["loss"](y, model(x)))
+    found = float(handed[0].loss(y, model(x)))
     found -= float(cross_entropy(y, model(x)))
     assert found == pytest.approx(1.5 * squares, rel=1e-4)
 
@@ -124,7 +118,7 @@ def test_the_pull_is_strength_times_the_way_back(world, handed):
         return backend.value_and_gradients(lambda: loss(y, model(x)), variables)
 
     _, free = slopes(cross_entropy)
-    _, held = slopes(handed["loss"])
+    _, held = slopes(handed[0].loss)
     for v, a, b in zip(model.trainable_variables, free, held, strict=True):
         wanted = 0 * new[v.path]
         if is_pulled(v):

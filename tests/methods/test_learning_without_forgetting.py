@@ -48,49 +48,35 @@ def test_strength_zero_is_fine_tuning(normalised):
     assert bytes_of(model) == bytes_of(tuned)
 
 
-def test_the_loss_is_the_written_formula(world, monkeypatch):
-    target, source = world
-    seen = {}
-    monkeypatch.setattr(
-        lwf,
-        "fit",
-        lambda model, *args, **options: seen.update(options, model=model),
-    )
-    transfer(target, source, steps=1, seed=0, strength=0.7, temperature=3.0)
-    x, y = target.train
-    outputs = seen["model"](x)
+def test_the_loss_is_the_written_formula(world, given_to_fit):
+    call = given_to_fit(lwf, *world, strength=0.7, temperature=3.0)
+    x, y = world[0].train
+    outputs = call.model(x)
     assert outputs["old"].shape == outputs["source_logits"].shape == (48, 2)
     assert outputs["logits"].shape == (48, 3)
     hard = log_loss(y, outputs["logits"])
     # Before the first step the source answers as it did.
     assert drift(outputs) == pytest.approx(0, abs=1e-9)
-    assert float(seen["loss"](y, outputs)) == pytest.approx(hard, rel=1e-5)
+    assert float(call.loss(y, outputs)) == pytest.approx(hard, rel=1e-5)
 
     moved = np.random.default_rng(0).normal(size=(48, 2)).astype("float32")
     apart = divergence(outputs["old"] / 3.0, moved / 3.0)
-    found = float(seen["loss"](y, {**outputs, "source_logits": moved}))
+    found = float(call.loss(y, {**outputs, "source_logits": moved}))
     assert found == pytest.approx(hard + 0.7 * 9 * apart, rel=1e-5)
 
 
-def test_the_gradient_at_the_defaults_is_the_authors(world, monkeypatch):
+def test_the_gradient_at_the_defaults_is_the_authors(world, given_to_fit):
     """(softmax - c) / T at T 2 and lambda 1, as in their vl_nnsoftmaxdiff.m.
 
     Their c is the recorded answer to the power 1 / T, normalised.
     """
-    target, source = world
-    seen = {}
-    monkeypatch.setattr(
-        lwf,
-        "fit",
-        lambda model, *args, **options: seen.update(options, model=model),
-    )
-    transfer(target, source, steps=1, seed=0)
-    x, y = target.train
-    outputs = seen["model"](x)
+    call = given_to_fit(lwf, *world)
+    x, y = world[0].train
+    outputs = call.model(x)
     now = np.random.default_rng(0).normal(size=(48, 2)).astype("float32")
     variable = keras.Variable(now)
     _, (found,) = backend.value_and_gradients(
-        lambda: seen["loss"](y, {**outputs, "source_logits": variable.value}),
+        lambda: call.loss(y, {**outputs, "source_logits": variable.value}),
         [variable],
     )
     c = softmax(outputs["old"]) ** (1 / 2)
@@ -106,13 +92,13 @@ def test_the_defaults_are_the_authors():
     assert (found["temperature"], found["strength"]) == (2.0, 1 / 2**2)
 
 
-def test_old_is_what_the_untouched_source_answers(world, fitted):
+def test_old_is_what_the_untouched_source_answers(world, spy):
     target, source = world
-    joint = fitted(lwf)
+    calls = spy(lwf)
     model = transfer(target, source, learning_rate=0.02, **OPTIONS)
     x = target.train.x
     reader = adapt_input(copy(source.model), target.image_shape)
-    outputs = joint[0](x)
+    outputs = calls[0].model(x)
     # After the training too, when the tuned head has moved.
     np.testing.assert_allclose(outputs["old"], reader(x), atol=1e-6)
     assert drift(outputs) > 1e-6
@@ -138,9 +124,9 @@ def test_a_source_with_dropout_answers_as_it_serves(world, fits):
     assert fit.cached == 2
 
 
-def test_the_drift_falls_with_strength(world, fitted):
+def test_the_drift_falls_with_strength(world, spy):
     target, source = world
-    joint = fitted(lwf)
+    calls = spy(lwf)
     for strength in (0.03, 1.0, 30.0):
         transfer(
             target,
@@ -151,5 +137,5 @@ def test_the_drift_falls_with_strength(world, fitted):
             learning_rate=0.01,
             batch_size=16,
         )
-    free, loose, tight = (drift(model(target.train.x)) for model in joint)
+    free, loose, tight = (drift(call.model(target.train.x)) for call in calls)
     assert free > loose > tight > 0

@@ -99,19 +99,13 @@ def test_the_defaults_are_the_authors_but_for_the_cap():
     assert [found[name] for name in named] == [6.0, 0.95, 0.6]
 
 
-def loss_given_to_fit(world, monkeypatch, **options):
-    """Return the loss of 120 steps of 16 images: 40 passes over 48."""
-    seen = {}
-    monkeypatch.setattr(
-        logic_rules, "fit", lambda *args, **options: seen.update(options)
-    )
-    transfer(*world, steps=120, seed=0, batch_size=16, **options)
-    return seen["loss"]
+# Of 16 images each, they are 40 passes over 48.
+STEPS = {"steps": 120, "batch_size": 16}
 
 
 @pytest.mark.parametrize("cap", [0.3, 0.6])
-def test_the_loss_is_the_written_formula(world, monkeypatch, cap):
-    loss = loss_given_to_fit(world, monkeypatch, imitation=cap)
+def test_the_loss_is_the_written_formula(world, given_to_fit, cap):
+    call = given_to_fit(logic_rules, *world, imitation=cap, **STEPS)
     rng = np.random.default_rng(0)
     z, constrained = rng.normal(size=(2, 6, 3))
     labels = rng.integers(0, 3, 6)
@@ -131,13 +125,13 @@ def test_the_loss_is_the_written_formula(world, monkeypatch, cap):
             "progress": np.full((6, 1), done, "float32"),
         }
         expected = (1 - share) * hard + share * soft
-        found = float(loss(labels, outputs))
+        found = float(call.loss(labels, outputs))
         assert found == pytest.approx(expected, rel=1e-5)
 
 
-def test_q_is_a_constant_to_the_gradient(world, monkeypatch):
+def test_q_is_a_constant_to_the_gradient(world, given_to_fit):
     """The gradient in the logits is ((1 - pi)(p - y) + pi (p - q)) / n."""
-    loss = loss_given_to_fit(world, monkeypatch)
+    call = given_to_fit(logic_rules, *world, **STEPS)
     rng = np.random.default_rng(0)
     z, violation = rng.normal(size=(2, 6, 3)).astype("float32")
     labels = rng.integers(0, 3, 6)
@@ -149,7 +143,7 @@ def test_q_is_a_constant_to_the_gradient(world, monkeypatch):
             "constrained": variable.value - 6 * violation,
             "progress": np.full((6, 1), 0.75, "float32"),
         }
-        return loss(labels, outputs)
+        return call.loss(labels, outputs)
 
     _, (slope,) = backend.value_and_gradients(value, [variable])
     p, q = softmax(z), softmax(z - 6 * violation)

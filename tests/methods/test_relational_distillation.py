@@ -123,26 +123,18 @@ def test_both_strengths_zero_are_training_from_scratch(world):
     assert bytes_of(model) == bytes_of(plain)
 
 
-def test_the_strengths_weigh_the_terms(world, monkeypatch):
-    target, source = world
-    seen = {}
-    monkeypatch.setattr(
-        rkd,
-        "fit",
-        lambda model, *args, **options: seen.update(options, model=model),
-    )
+def test_the_strengths_weigh_the_terms(world, given_to_fit):
+    x, y = (part[:9] for part in world[0].train)
     losses = {}
     for strengths in ((25.0, 50.0), (25.0, 0.0), (0.0, 50.0), (50.0, 100.0)):
-        transfer(
-            target,
-            source,
-            steps=1,
-            seed=0,
+        call = given_to_fit(
+            rkd,
+            *world,
             distance_strength=strengths[0],
             angle_strength=strengths[1],
         )
-        outputs = seen["model"](target.train.x[:9])
-        losses[strengths] = float(seen["loss"](target.train.y[:9], outputs))
+        outputs = call.model(x)
+        losses[strengths] = float(call.loss(y, outputs))
     given, own = outputs["teacher"].numpy(), outputs["student"].numpy()
     assert given.shape == (9, 8) and own.shape == (9, 1024)
     distances, angles = apart(own, given)

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from helpers import moved_names, small_task, weights_of
+from helpers import idle, moved_names, small_task, weights_of
 
 from ktransfer.data import Split
 from ktransfer.errors import NotApplicable
@@ -45,19 +45,13 @@ def test_the_pretext_reads_no_label():
     assert moved == {path for path in plain if "block" in path}
 
 
-def test_the_stages_share_steps_and_backbone_but_no_data(monkeypatch):
-    calls, steps = [], []
-
-    def recorded(model, data, **options):
-        calls.append((model, data))
-        steps.append(options["steps"])
-
-    monkeypatch.setattr(self_supervised, "fit", recorded)
+def test_the_stages_share_steps_and_backbone_but_no_data(spy):
+    calls = spy(self_supervised, instead=idle)
     task = small_task("target", 1)
     unlabelled = 255 - task.train.x
     model = transfer(task._replace(unlabelled=unlabelled), steps=5, seed=0)
-    assert steps == [2, 3]
-    (pretext, turned), (tuned, labelled) = calls
+    assert [call.kwargs["steps"] for call in calls] == [2, 3]
+    (pretext, turned), (tuned, labelled) = (call.args for call in calls)
     every = np.concatenate([task.train.x, unlabelled])
     np.testing.assert_array_equal(turned.x[turned.y == 0], every)
     assert labelled is task.train and tuned is model

@@ -66,26 +66,20 @@ def test_strength_zero_is_fine_tuning(world, unlabelled):
 
 
 @pytest.mark.parametrize("unlabelled", [False, True])
-def test_the_loss_is_the_written_formula(world, monkeypatch, unlabelled):
+def test_the_loss_is_the_written_formula(world, given_to_fit, unlabelled):
     target, source = world
     target = with_unlabelled(target) if unlabelled else target
-    seen = {}
-
-    def watched(model, data, **options):
-        seen.update(options, model=model, data=data)
-
-    monkeypatch.setattr(semantic_loss, "fit", watched)
-    transfer(target, source, steps=1, seed=0, strength=0.5)
+    call = given_to_fit(semantic_loss, target, source, strength=0.5)
     images = {"target": target.train.x[:8]}
     if unlabelled:
-        assert seen["data"]["unlabelled"] is target.unlabelled
+        assert call.args[1]["unlabelled"] is target.unlabelled
         images["unlabelled"] = target.unlabelled[:8]
-    outputs = seen["model"](images)
+    outputs = call.model(images)
     assert set(outputs) == set(images)
     terms = [outside(x["logits"], x["allowed"]) for x in outputs.values()]
     labels = target.train.y[:8]
     hard = float(cross_entropy(labels, outputs["target"]["logits"]))
-    assert float(seen["loss"](labels, outputs)) == pytest.approx(
+    assert float(call.loss(labels, outputs)) == pytest.approx(
         hard + 0.5 * np.mean(terms), rel=1e-5
     )
     # Two of three classes are allowed: the half, rounded up.

@@ -154,11 +154,11 @@ def test_the_defaults_are_the_authors():
     assert (found["probability"], found["momentum"]) == (0.5, 0.9)
 
 
-def test_what_is_trained_is_mixed_and_what_is_served_is_plain(world, fitted):
-    trained = fitted(stochastic_normalization)
+def test_what_is_trained_is_mixed_and_what_is_served_is_plain(world, spy):
+    calls = spy(stochastic_normalization)
     start = weights_of(transfer(*world, steps=0, **OPTIONS))
     model = transfer(*world, steps=2, **OPTIONS)
-    kinds = [type(layer) for layer in leaves(trained[-1])]
+    kinds = [type(layer) for layer in leaves(calls[-1].model)]
     assert kinds.count(StochasticNormalization) == 3
     kinds = [type(layer) for layer in leaves(model)]
     assert kinds.count(layers.BatchNormalization) == 3
@@ -167,7 +167,7 @@ def test_what_is_trained_is_mixed_and_what_is_served_is_plain(world, fitted):
     assert after.keys() == start.keys()
     assert all(after[path] != start[path] for path in start)
     x = world[0].train.x
-    np.testing.assert_array_equal(model(x), trained[-1](x))
+    np.testing.assert_array_equal(model(x), calls[-1].model(x))
 
 
 def test_a_traced_loop_draws_at_each_step_as_well(world, traced):
@@ -182,12 +182,12 @@ def test_a_traced_loop_draws_at_each_step_as_well(world, traced):
         np.testing.assert_allclose(a, b, atol=1e-5)
 
 
-def test_the_draws_of_the_layers_differ(world, fitted):
-    trained = fitted(stochastic_normalization)
+def test_the_draws_of_the_layers_differ(world, spy):
+    calls = spy(stochastic_normalization)
     transfer(*world, steps=0, **OPTIONS)
     seeds = {
         layer.seed
-        for layer in leaves(trained[0])
+        for layer in leaves(calls[0].model)
         if isinstance(layer, StochasticNormalization)
     }
     assert len(seeds) == 3

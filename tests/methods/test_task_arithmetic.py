@@ -84,23 +84,20 @@ def test_a_merge_gets_statistics_of_its_own():
         assert abs(norm.moving_mean.numpy() - mixed).max() > 1e-5
 
 
-def test_the_strength_is_chosen_on_images_held_out(world, monkeypatch):
+def test_the_strength_is_chosen_on_images_held_out(world, spy):
     target, *members = world
-    calls, seen = [], []
+    task, validation = task_arithmetic.held_out(target, 5)
+    right = iter([3, 5, 5, 4])
 
     def nearest_mean(known, labels, new):
-        calls.append((len(known), len(new)))
-        seen.append(known)
-        right = np.zeros(len(new), int)
-        right[: [3, 5, 5, 4][len(calls) - 1]] = 1
-        return np.where(right, validation.y, -1)
+        return np.where(np.arange(len(new)) < next(right), validation.y, -1)
 
-    task, validation = task_arithmetic.held_out(target, 5)
-    monkeypatch.setattr(task_arithmetic, "_nearest_mean", nearest_mean)
+    calls = spy(task_arithmetic, "_nearest_mean", instead=nearest_mean)
     chosen = transfer(target, *members, **START)
-    assert calls == [(39, 9)] * 4
     # Each strength is judged by the features of its own merge.
-    for strength, known in zip(task_arithmetic.GRID, seen, strict=True):
+    for strength, call in zip(task_arithmetic.GRID, calls, strict=True):
+        known, _, new = call.args
+        assert (len(known), len(new)) == (39, 9)
         merged = transfer(target, *members, strength=strength, **START)
         wanted = predict(backbone_of(merged), task.train.x)
         np.testing.assert_allclose(known, wanted, atol=1e-5)

@@ -47,22 +47,20 @@ def test_fixed_at_zero_it_is_hard_sharing_with_halves(world):
     assert bytes_of(model) == bytes_of(halves)
 
 
-def test_the_weights_start_as_in_libmtl_are_learned_and_left_behind(
-    world, fitted
-):
-    joint = fitted(uncertainty_weighting)
+def test_the_weights_start_as_in_libmtl_are_learned_and_left_behind(world, spy):
+    calls = spy(uncertainty_weighting)
     uncertainty_weighting.transfer(*world, steps=0, **OPTIONS)
-    assert log_variances(joint[0]) == [-0.5, -0.5]
+    assert log_variances(calls[0].model) == [-0.5, -0.5]
     model = uncertainty_weighting.transfer(*world, steps=2, **OPTIONS)
     # The losses start near ln 3, above exp(-0.5): both tasks are uncertain.
-    assert min(log_variances(joint[1])) > -0.5
+    assert min(log_variances(calls[1].model)) > -0.5
     kinds = {type(leaf).__name__ for leaf in leaves(model)}
     assert "_LogVariance" not in kinds
     assert not [v.path for v in model.variables if "log_variance" in v.path]
 
 
-def test_the_weights_are_not_decayed(world, fitted):
-    joint = fitted(uncertainty_weighting)
+def test_the_weights_are_not_decayed(world, spy):
+    calls = spy(uncertainty_weighting)
     plain, decayed = (
         uncertainty_weighting.transfer(
             *world,
@@ -74,7 +72,7 @@ def test_the_weights_are_not_decayed(world, fitted):
         )
         for decay in (0.0, 50.0)
     )
-    assert log_variances(joint[0]) == log_variances(joint[1])
+    assert log_variances(calls[0].model) == log_variances(calls[1].model)
     kernels = [m.get_layer("logits").kernel.numpy() for m in (plain, decayed)]
     assert not np.array_equal(*kernels)
 
