@@ -55,13 +55,11 @@ def fits():
 
 @pytest.fixture(autouse=True, scope="module")
 def untraced(request):
-    """Run the functions of the tests of methods as they are, untraced.
+    """Run the functions of a module marked `eager` as they are, untraced.
 
-    Tracing costs more than the few steps of a test. The tests of the core
-    and of the runner trace, as users do.
+    The tests of all other modules trace, as users do.
     """
-    path = request.path
-    if path.parent.name != "methods" and path.name != "test_tracing.py":
+    if request.node.get_closest_marker("eager") is None:
         yield
         return
     import tensorflow
