@@ -82,6 +82,22 @@ def small_classifier(num_classes=3, seed=0, **options):
     return attach_head(backbone, num_classes, seed=seed)
 
 
+def adapted(images):
+    """Return a classifier behind a `Normalization` adapted to `images`."""
+    import keras
+    from keras import layers
+
+    from ktransfer.models.surgery import attach_head
+
+    normalise = layers.Normalization(name="normalise")
+    inputs = keras.Input((12, 12, 3), dtype="uint8", name="images")
+    x = normalise(layers.Rescaling(1.0)(inputs))
+    x = layers.Conv2D(2, 3, name="block1_conv")(x)
+    backbone = keras.Model(inputs, layers.Flatten(name="features")(x))
+    normalise.adapt(images.astype("float32"))
+    return attach_head(backbone, 3, seed=0)
+
+
 def small_transformer(shape=(12, 12, 3), seed=0, dropout=0.0):
     """Return one block of attention over 9 patches, images -> 8 features."""
     import keras

@@ -3,7 +3,7 @@
 import keras
 import numpy as np
 import pytest
-from helpers import small_classifier, small_source, small_task
+from helpers import adapted, small_classifier, small_source
 from keras import layers, ops
 
 from ktransfer.engine.prediction import predict
@@ -15,11 +15,6 @@ from ktransfer.models.own import Source, normal_form
 from ktransfer.models.surgery import copy, cut
 
 X = np.random.default_rng(0).integers(0, 256, (5, 12, 12, 3)).astype("uint8")
-
-
-@pytest.fixture
-def task():
-    return small_task("source", 3)
 
 
 def classifier(end, dtype="uint8", kind="functional"):
@@ -205,19 +200,8 @@ def test_a_model_that_cannot_be_is_refused_in_a_sentence(task, model, words):
     assert caught.value.name == "E_ARGUMENT"
 
 
-def adapted():
-    """Return a model behind an adapted `Normalization`."""
-    normalise = layers.Normalization(name="normalise")
-    x = keras.Input((12, 12, 3), dtype="uint8", name="images")
-    y = layers.Rescaling(1.0)(x)
-    y = layers.Flatten(name="features")(normalise(y))
-    model = keras.Model(x, layers.Dense(3, name="logits")(y))
-    normalise.adapt(X.astype("float32"))
-    return model
-
-
 def test_an_adapted_layer_survives_a_copy_and_a_file(tmp_path):
-    model = adapted()
+    model = adapted(X)
     wanted = np.asarray(model(X))
     assert np.abs(wanted).max() < 50
     twin = copy(model)
