@@ -80,16 +80,20 @@ def test_a_lock_waits_and_gives_up_with_a_name(tmp_path):
 def test_a_killed_holder_gives_the_lock_up(tmp_path):
     path = tmp_path / "lock"
     program = (
-        "import sys, time; from ktransfer import files\n"
+        "import sys; from ktransfer import files\n"
         "with files.lock(sys.argv[1]):\n"
-        "    print('held', flush=True); time.sleep(60)\n"
+        "    print('held', flush=True); sys.stdin.read()\n"
     )
+    # It reads until it is killed, since nothing closes what it reads.
     holder = subprocess.Popen(
-        [sys.executable, "-c", program, str(path)], stdout=subprocess.PIPE
+        [sys.executable, "-c", program, str(path)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
     )
     assert holder.stdout.readline() == b"held\n"
     holder.kill()
     holder.wait()
+    holder.stdin.close()
     holder.stdout.close()
     start = time.monotonic()
     with files.lock(path, timeout=5):

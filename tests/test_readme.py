@@ -6,7 +6,7 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
-from conftest import small_source, small_task
+from helpers import small_world
 from keras import layers
 from PIL import Image
 
@@ -131,8 +131,7 @@ def test_the_example_is_a_method_when_its_file_is_there(
     monkeypatch.setenv("KTRANSFER_METHODS", str(tmp_path))
     assert methods.names()[file.stem] == file.parent.name
     assert methods.describe(file.stem).min_sources == 1
-    target = small_task("target", 1)
-    source = small_source(small_task("source", 3), steps=2)
+    target, source = small_world()
     model = methods.load(file.stem)(target, source, steps=2, seed=0)
     before, after = blocks(source.model), blocks(model)
     for block, moved in (

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import small_backbone, small_task, weights_of
+from helpers import sizes_of, small_backbone, small_task, weights_of
 
 from ktransfer.engine import feature_cache
 from ktransfer.engine.prediction import predict
@@ -23,13 +23,9 @@ def cache(tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def computed(monkeypatch):
-    """The list of how many images each graph is computed for."""
-    seen, real = [], feature_cache.forward
-    monkeypatch.setattr(
-        feature_cache, "forward", lambda m, x: seen.append(len(x)) or real(m, x)
-    )
-    return seen
+def computed(spy):
+    """The calls by which a graph is computed."""
+    return spy(feature_cache, "forward")
 
 
 def images(n=48, seed=0):
@@ -41,7 +37,7 @@ def images(n=48, seed=0):
 def test_the_same_content_is_computed_once(computed, n):
     first = feature_cache.values(small_backbone(), images(n))
     again = feature_cache.values(small_backbone(), images(n))
-    assert computed == [n]
+    assert sizes_of(computed) == [n]
     assert (first == again).all()
     assert (first == forward(small_backbone(), images(n))).all()
     assert not again.flags.writeable
@@ -54,7 +50,7 @@ def test_other_content_is_computed(computed, n):
     feature_cache.values(small_backbone(), images(n, seed=1))
     feature_cache.values(small_backbone(), images(n).astype("float32"))
     feature_cache.values(small_backbone(normalised=True), images(n))
-    assert computed == [n] * 5
+    assert sizes_of(computed) == [n] * 5
 
 
 def test_what_moves_a_bit_is_in_the_key(computed, monkeypatch):
@@ -85,22 +81,17 @@ def test_a_damaged_file_is_made_again(cache, computed, capsys, place):
     for _ in range(2):
         found = feature_cache.values(small_backbone(), images(MANY))
         assert (found == wanted).all()
-    assert computed == [MANY] * 2
+    assert sizes_of(computed) == [MANY] * 2
     assert ("damaged" in capsys.readouterr().err) == (place is not None)
 
 
-def test_the_code_of_the_layers_is_in_the_key(computed, monkeypatch):
-    seen, real = [], feature_cache.fingerprints.code
-    monkeypatch.setattr(
-        feature_cache.fingerprints,
-        "code",
-        lambda *x: seen.extend(x) or real(*x),
-    )
+def test_the_code_of_the_layers_is_in_the_key(spy):
+    calls = spy(feature_cache.fingerprints, "code")
     rng = np.random.default_rng(0)
     large = rng.integers(0, 255, (8, 30, 30, 3)).astype("uint8")
     feature_cache.values(adapt_input(small_backbone(), (30, 30, 3)), large)
-    assert ("layers.py", "Pixels") in {(Path(f).name, n) for f, n in seen}
-    assert ("programs.py", "forward") in {(Path(f).name, n) for f, n in seen}
+    places = {(Path(file).name, n) for call in calls for file, n in call.args}
+    assert {("layers.py", "Pixels"), ("programs.py", "forward")} <= places
 
 
 def test_a_folder_that_cannot_be_written_is_told(cache, monkeypatch, capsys):
@@ -161,5 +152,5 @@ def test_training_reads_the_values_of_an_earlier_one(computed):
         model = attach_head(backbone, 3, seed=0)
         fit(model, task.train, steps=12, seed=0, learning_rate=rate)
         heads.append(weights_of(model))
-    assert computed == [48]
+    assert sizes_of(computed) == [48]
     assert heads[0] == heads[1] != heads[2]

@@ -3,10 +3,10 @@
 import keras
 import numpy as np
 import pytest
-from conftest import silenced, small_backbone, small_task
+from helpers import bytes_of, silenced, sizes_of, small_backbone, small_task
 from keras import layers
 
-from ktransfer.engine import feature_cache, frozen, training
+from ktransfer.engine import feature_cache, frozen
 from ktransfer.engine.training import fit
 from ktransfer.errors import NotApplicable
 from ktransfer.models.blocks import blocks
@@ -31,7 +31,9 @@ ALL = ["block1", "block2", "block3"]
 
 @pytest.mark.parametrize("normalised", [False, True])
 @pytest.mark.parametrize("chosen", [ALL, ALL[:2], ALL[:1], ["block2"]])
-def test_cached_and_live_training_agree(task, monkeypatch, chosen, normalised):
+def test_cached_and_live_training_agree(
+    task, monkeypatch, chosen, normalised, fits
+):
     def trained():
         model = build(task, chosen, normalised=normalised)
         fit(
@@ -44,34 +46,25 @@ def test_cached_and_live_training_agree(task, monkeypatch, chosen, normalised):
         )
         return model
 
-    training.ledger()
     cached = trained()
-    assert (training.ledger()[0].cached > 0) == ("block1" in chosen)
     monkeypatch.setattr(frozen, "MEMORY_BUDGET", 0)
     live = trained()
-    assert training.ledger()[0].cached == 0
+    first, second = fits
+    assert (first.cached > 0) == ("block1" in chosen)
+    assert second.cached == 0
     for a, b in zip(cached.variables, live.variables, strict=True):
         np.testing.assert_allclose(a.numpy(), b.numpy(), atol=1e-5)
 
 
-def watched(monkeypatch):
-    """Return the list of how many images each frozen graph is computed for."""
-    seen, real = [], feature_cache.forward
-    monkeypatch.setattr(
-        feature_cache, "forward", lambda m, x: seen.append(len(x)) or real(m, x)
-    )
-    return seen
-
-
-def test_the_backbone_is_computed_once_an_image(task, monkeypatch):
-    seen = watched(monkeypatch)
+def test_the_backbone_is_computed_once_an_image(task, spy):
+    calls = spy(feature_cache, "forward")
     model = build(task, ALL)
     fit(model, task.train, steps=30, learning_rate=1e-2, seed=0, batch_size=16)
-    assert seen == [48]
+    assert sizes_of(calls) == [48]
 
 
-def test_images_that_are_never_drawn_are_never_computed(task, monkeypatch):
-    seen = watched(monkeypatch)
+def test_images_that_are_never_drawn_are_never_computed(task, spy):
+    calls = spy(feature_cache, "forward")
     fit(
         build(task, ALL),
         task.train,
@@ -80,7 +73,7 @@ def test_images_that_are_never_drawn_are_never_computed(task, monkeypatch):
         seed=0,
         batch_size=8,
     )
-    assert seen == [8]
+    assert sizes_of(calls) == [8]
 
 
 def test_the_cut_is_as_far_up_as_the_frozen_part_goes(task):
@@ -191,7 +184,7 @@ def test_saved_models_hold_inference_mode(tmp_path, task):
     np.testing.assert_array_equal(loaded(task.train.x), model(task.train.x))
 
 
-def test_outputs_may_be_cached_values_and_raw_inputs_themselves(task):
+def test_outputs_may_be_cached_values_and_raw_inputs_themselves(task, fits):
     """A teacher's answers, the progress and the images pass through."""
     teacher = classifier(small_backbone(), task, seed=1, name="teacher")
     freeze(teacher)
@@ -212,7 +205,7 @@ def test_outputs_may_be_cached_values_and_raw_inputs_themselves(task):
         error = outputs["logits"] - outputs["teacher"]
         return keras.ops.mean(error**2) * (1 + outputs["progress"][0, 0])
 
-    before = [v.numpy().tobytes() for v in teacher.variables]
+    before = bytes_of(teacher)
     fit(
         model,
         {"target": task.train},
@@ -222,12 +215,14 @@ def test_outputs_may_be_cached_values_and_raw_inputs_themselves(task):
         batch_size=16,
         loss=loss,
     )
-    assert training.ledger()[-1].cached == 3
+    assert fits[-1].cached == 3
     assert seen["images"] == (16, 12, 12, 1) and seen["progress"] == (16, 1)
-    assert before == [v.numpy().tobytes() for v in teacher.variables]
+    assert before == bytes_of(teacher)
 
 
-def test_a_model_saves_after_training_on_cached_and_raw_inputs(tmp_path, task):
+def test_a_model_saves_after_training_on_cached_and_raw_inputs(
+    tmp_path, task, fits
+):
     inputs = keras.Input((12, 12, 1), dtype="uint8", name="images")
     held, live = (
         small_backbone((12, 12, 1)),
@@ -238,7 +233,7 @@ def test_a_model_saves_after_training_on_cached_and_raw_inputs(tmp_path, task):
     joined = layers.Concatenate(name="join")([held(inputs), live(inputs)])
     model = keras.Model(inputs, layers.Dense(3, name="logits")(joined))
     fit(model, task.train, steps=2, learning_rate=1e-2, seed=0, batch_size=16)
-    assert training.ledger()[-1].cached == 8
+    assert fits[-1].cached == 8
     model.save(tmp_path / "model.keras")
     loaded = keras.saving.load_model(tmp_path / "model.keras")
     np.testing.assert_array_equal(loaded(task.train.x), model(task.train.x))

@@ -5,11 +5,17 @@ import time
 import keras
 import numpy as np
 import pytest
-from conftest import small_backbone, small_task, weights_of
+from helpers import (
+    norms_of,
+    small_backbone,
+    small_classifier,
+    small_task,
+    weights_of,
+)
 from keras import layers
 
 from ktransfer.data import Split
-from ktransfer.engine import normalization, training
+from ktransfer.engine import normalization
 from ktransfer.engine.losses import cross_entropy
 from ktransfer.engine.normalization import reestimate_statistics
 from ktransfer.engine.prediction import predict
@@ -21,22 +27,14 @@ from ktransfer.models.layers import InferenceMode, StochasticNormalization
 from ktransfer.models.surgery import attach_head, copy, freeze
 
 
-@pytest.fixture
-def task():
-    return small_task("target", 3)
-
-
 def build(seed=0):
-    return attach_head(small_backbone(seed=seed, normalised=True), 3, seed=seed)
-
-
-def norms(model):
-    return [x for x in leaves(model) if x.name.endswith("_norm")]
+    return small_classifier(seed=seed, normalised=True)
 
 
 def statistics(model):
     return [
-        (x.moving_mean.numpy(), x.moving_variance.numpy()) for x in norms(model)
+        (x.moving_mean.numpy(), x.moving_variance.numpy())
+        for x in norms_of(model)
     ]
 
 
@@ -66,17 +64,13 @@ def test_one_pass_gives_what_the_definition_gives(task):
         np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-6)
 
 
-def test_every_layer_runs_once(task, monkeypatch):
-    calls, call = [], layers.Conv2D.call
-    monkeypatch.setattr(
-        layers.Conv2D,
-        "call",
-        lambda self, x: calls.append(self.name) or call(self, x),
-    )
+def test_every_layer_runs_once(task, spy):
+    calls = spy(layers.Conv2D, "call")
     model = build()
     calls.clear()
     reestimate_statistics(model, task.train.x)
-    assert sorted(calls) == ["block1_conv", "block2_conv", "block3_conv"]
+    names = sorted(call.args[0].name for call in calls)
+    assert names == ["block1_conv", "block2_conv", "block3_conv"]
 
 
 @pytest.mark.parametrize("momentum", [0.99, 0.999])
@@ -87,7 +81,7 @@ def test_after_few_steps_the_network_that_serves_is_the_trained_one(
 
     def accuracy(choice):
         model = build()
-        for norm in norms(model):
+        for norm in norms_of(model):
             norm.momentum = momentum
         shifted = Split(255 - task.train.x, task.train.y)
         fit(
@@ -124,28 +118,27 @@ def test_frozen_keeps_statistics_uses_them_and_trains_the_rest(task):
     after = weights_of(model)
     for name in path:
         assert (path[name] == after[name]) == ("moving" in name), name
-    assert all(x.trainable for x in norms(model))
+    assert all(x.trainable for x in norms_of(model))
 
 
-def test_frozen_statistics_are_those_of_the_loss(task):
+def test_frozen_statistics_are_those_of_the_loss(task, fits):
     """The first loss is that of the network as it serves."""
     model = train(build(), task)
-    for norm in norms(model):
+    for norm in norms_of(model):
         norm.moving_mean.assign(norm.moving_mean + 0.3)
     served = float(cross_entropy(task.train.y, predict(model, task.train.x)))
     found = {}
     for choice in ("frozen", "trained"):
         twin = copy(model)
-        with training.recording() as fits:
-            fit(
-                twin,
-                task.train,
-                steps=1,
-                seed=0,
-                batch_size=48,
-                statistics=choice,
-            )
-        found[choice] = fits[0].curve[0][1]
+        fit(
+            twin,
+            task.train,
+            steps=1,
+            seed=0,
+            batch_size=48,
+            statistics=choice,
+        )
+        found[choice] = fits[-1].curve[0][1]
     assert found["frozen"] == pytest.approx(served, rel=1e-5)
     assert found["trained"] != pytest.approx(served, rel=1e-5)
 
@@ -159,10 +152,9 @@ def test_frozen_layers_keep_their_statistics_whatever_the_choice(task):
         np.testing.assert_array_equal(before[0], statistics(model)[0])
 
 
-def test_the_choice_is_noted_where_it_has_an_effect(task):
-    with training.recording() as fits:
-        train(build(), task, statistics="trained")
-        train(attach_head(small_backbone(), 3, seed=0), task)
+def test_the_choice_is_noted_where_it_has_an_effect(task, fits):
+    train(build(), task, statistics="trained")
+    train(small_classifier(), task)
     assert [fit.statistics for fit in fits] == ["trained", ""]
 
 
@@ -242,20 +234,18 @@ def test_a_stochastic_normalisation_counts(task):
         np.testing.assert_array_equal(ours, theirs)
 
 
-def test_few_images_do_where_they_are_large(task, monkeypatch):
-    seen = []
+def test_few_images_do_where_they_are_large(task, monkeypatch, spy):
     monkeypatch.setattr(normalization, "MOST_BYTES", 12 * 12 * 4 * 4 * 3 * 7)
     estimate = normalization._estimate
-    monkeypatch.setattr(
-        normalization,
-        "_estimate",
-        lambda node, values: (
-            seen.append(sum(len(x) for x in next(iter(values.values()))))
-            or estimate(node, values)
-        ),
-    )
+
+    def size(node, values):
+        """Estimate, and return how many images there were."""
+        estimate(node, values)
+        return sum(map(len, next(iter(values.values()))))
+
+    calls = spy(normalization, "_estimate", instead=size)
     reestimate_statistics(build(), task.train.x)
-    assert set(seen) == {7}
+    assert {call.result for call in calls} == {7}
 
 
 @pytest.mark.slow

@@ -5,14 +5,13 @@ import functools
 import keras
 import numpy as np
 import pytest
-from conftest import small_backbone, small_task, weights_of
+from helpers import small_classifier, small_task, weights_of
 
 from ktransfer.engine import backend, optimizers, options
 from ktransfer.engine.losses import cross_entropy
 from ktransfer.engine.training import Turn, fit
 from ktransfer.errors import KTransferError
 from ktransfer.models.graph import leaves
-from ktransfer.models.surgery import attach_head
 
 SHAPES = (3, 4), (4,)
 
@@ -156,7 +155,7 @@ def test_out_of_their_turn_weights_rest_moments_included(optimizer):
     task = small_task("target", 3)
 
     def trained(turns, steps):
-        model = attach_head(small_backbone(), 3, seed=0)
+        model = small_classifier()
         head = [model.get_layer("logits")]
         rest = [x for x in leaves(model) if x not in head]
         fit(
@@ -204,7 +203,7 @@ def test_gradients_may_be_combined():
         return [3 * one, one]
 
     def trained(**given):
-        model = attach_head(small_backbone(), 3, seed=0)
+        model = small_classifier()
         settings = {"steps": 2, "seed": 0, "optimizer": "sgd"}
         fit(model, task.train, **settings, **given)
         return [v.numpy() for v in model.weights]
@@ -226,4 +225,4 @@ def test_names_are_checked():
     with pytest.raises(KTransferError, match="cosine"):
         optimizers.factor("cosin")
     with pytest.raises(KTransferError, match="frozen"):
-        options.check(options.Options(statistics="froze"))
+        options.check_options(options.Options(statistics="froze"))

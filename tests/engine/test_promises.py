@@ -3,17 +3,12 @@
 import keras
 import numpy as np
 import pytest
-from conftest import small_source, small_task, weights_of
+from helpers import small_source, small_task, weights_of
 from keras import layers
 
 from ktransfer.engine.training import fit
 from ktransfer.errors import KTransferError, NotApplicable
 from ktransfer.methods.feature import feature_extraction
-
-
-@pytest.fixture
-def task():
-    return small_task("target", 3)
 
 
 def network(normalised=True, scale=1.0):

@@ -5,12 +5,12 @@ import functools
 import keras
 import numpy as np
 import pytest
-from conftest import small_backbone
+from helpers import small_backbone, small_classifier
 from keras import layers, ops
 
 from ktransfer.engine.structures import structure
 from ktransfer.models.layers import InferenceMode, StochasticNormalization
-from ktransfer.models.surgery import attach_head, freeze
+from ktransfer.models.surgery import freeze
 
 
 def key(*values):
@@ -109,7 +109,7 @@ def test_wrapped_layers_are_read_as_layers(wrap):
 
 
 def test_every_variable_is_open_once():
-    model = attach_head(small_backbone(normalised=True, dropout=0.5), 3, seed=0)
+    model = small_classifier(normalised=True, dropout=0.5)
     found = structure(model, [model.get_layer("logits").kernel]).variables
     assert {id(v) for v in found} == {id(v) for v in model.variables}
     assert len(found) == len(model.variables)

@@ -6,11 +6,18 @@ import weakref
 import keras
 import numpy as np
 import pytest
-from conftest import small_backbone, small_source, small_task, weights_of
+from helpers import (
+    bytes_of,
+    small_backbone,
+    small_classifier,
+    small_source,
+    small_task,
+    weights_of,
+)
 from keras import layers, ops
 
 from ktransfer.data import Split
-from ktransfer.engine import backend, batches, optimizers, training
+from ktransfer.engine import backend, batches, optimizers
 from ktransfer.engine.batches import epoch_order
 from ktransfer.engine.losses import cross_entropy
 from ktransfer.engine.normalization import reestimate_statistics
@@ -20,15 +27,6 @@ from ktransfer.errors import Diverged, KTransferError
 from ktransfer.models.blocks import blocks
 from ktransfer.models.graph import leaves
 from ktransfer.models.surgery import attach_head, classifier, freeze, unfreeze
-
-
-@pytest.fixture
-def task():
-    return small_task("target", 3)
-
-
-def build(seed=0, **options):
-    return attach_head(small_backbone(seed=seed, **options), 3, seed=seed)
 
 
 def train(model, task, steps=4, **options):
@@ -53,16 +51,10 @@ def test_batches_are_full_even_when_they_outnumber_the_images():
     assert np.bincount(order.ravel()).max() <= 6
 
 
-def test_one_trace_a_fit(task, monkeypatch):
-    traced = []
-    steps = backend.Trainer._steps
-    monkeypatch.setattr(
-        backend.Trainer,
-        "_steps",
-        lambda self, given: traced.append(self) or steps(self, given),
-    )
-    train(build(), task, steps=100)
-    assert len(traced) == 1
+def test_one_trace_a_fit(task, spy):
+    traces = spy(backend.Trainer, "_steps")
+    train(small_classifier(), task, steps=100)
+    assert len(traces) == 1
 
 
 def test_the_images_are_let_go(task, monkeypatch):
@@ -74,7 +66,7 @@ def test_the_images_are_let_go(task, monkeypatch):
         return run(self, given)
 
     monkeypatch.setattr(backend.Trainer, "run", watched)
-    train(build(), task)
+    train(small_classifier(), task)
     monkeypatch.undo()
     assert kept
     backend.clear_session()
@@ -83,19 +75,23 @@ def test_the_images_are_let_go(task, monkeypatch):
 
 
 def test_the_same_call_gives_the_same_bits_and_another_seed_others(task):
-    first = weights_of(train(build(dropout=0.5), task))
-    assert weights_of(train(build(dropout=0.5), task)) == first
-    assert weights_of(train(build(dropout=0.5), task, seed=1)) != first
+    first = weights_of(train(small_classifier(dropout=0.5), task))
+    assert weights_of(train(small_classifier(dropout=0.5), task)) == first
+    assert (
+        weights_of(train(small_classifier(dropout=0.5), task, seed=1)) != first
+    )
 
 
 def test_the_weights_do_not_depend_on_the_steps_a_call_takes(task, monkeypatch):
-    first = weights_of(train(build(dropout=0.5), task, steps=6))
+    first = weights_of(train(small_classifier(dropout=0.5), task, steps=6))
     monkeypatch.setattr(batches, "CHUNK", 1)
-    assert weights_of(train(build(dropout=0.5), task, steps=6)) == first
+    assert (
+        weights_of(train(small_classifier(dropout=0.5), task, steps=6)) == first
+    )
 
 
 def test_one_step_of_sgd_is_the_gradient_times_the_rate(task):
-    model = build()
+    model = small_classifier()
     before = [v.numpy() for v in model.trainable_variables]
     rows = epoch_order(48, 1, 16, seed=0)[0]
     x, y = task.train.x[rows], task.train.y[rows]
@@ -103,7 +99,7 @@ def test_one_step_of_sgd_is_the_gradient_times_the_rate(task):
     after = [v.numpy() for v in model.trainable_variables]
     changes = [(b - a) / 1e-2 for b, a in zip(before, after)]
     # An independent slope: finite differences of the loss at the start.
-    twin = build()
+    twin = small_classifier()
     bias = twin.get_layer("logits").bias
     start = bias.numpy()
     for k in range(3):
@@ -117,7 +113,7 @@ def test_one_step_of_sgd_is_the_gradient_times_the_rate(task):
 
 @pytest.mark.parametrize("normalised", [False, True])
 def test_frozen_is_frozen_and_trained_is_trained(task, normalised):
-    model = build(normalised=normalised)
+    model = small_classifier(normalised=normalised)
     freeze(blocks(model)["block1"])
     before = weights_of(model)
     train(model, task)
@@ -127,7 +123,7 @@ def test_frozen_is_frozen_and_trained_is_trained(task, normalised):
 
 
 def test_thawing_between_two_fits_takes_effect(task):
-    model = build()
+    model = small_classifier()
     freeze(model.layers[1])
     frozen = weights_of(model)
     train(model, task)
@@ -144,7 +140,7 @@ def test_thawing_between_two_fits_takes_effect(task):
 
 
 def test_a_broken_promise_is_an_error(task):
-    model = build()
+    model = small_classifier()
     freeze(blocks(model)["block1"])
     thief = blocks(model)["block1"][0].kernel
 
@@ -161,13 +157,13 @@ def test_a_broken_promise_is_an_error(task):
         )
 
     with pytest.raises((KTransferError, ValueError)):
-        train(build(), task, loss=unconnected)
+        train(small_classifier(), task, loss=unconnected)
 
 
 def test_a_run_that_blows_up_is_diverged(task):
     with pytest.raises(Diverged):
         train(
-            build(),
+            small_classifier(),
             task,
             steps=8,
             learning_rate=1e30,
@@ -190,7 +186,7 @@ def test_a_run_that_blows_up_is_diverged(task):
 )
 def test_bad_numbers_are_refused(task, bad):
     with pytest.raises(KTransferError) as caught:
-        train(build(), task, **bad)
+        train(small_classifier(), task, **bad)
     assert caught.value.name == "E_ARGUMENT"
     assert next(iter(bad)) in caught.value.message
 
@@ -207,7 +203,7 @@ def test_a_schedule_scales_each_step(task, schedule, expected):
     """The sum of the logits moves a bias by the rate of each step."""
     moved = []
     for steps in (1, 4):
-        model = build()
+        model = small_classifier()
         train(
             model,
             task,
@@ -226,12 +222,12 @@ def test_a_schedule_scales_each_step(task, schedule, expected):
 def test_names_of_optimisers_and_schedules_are_checked(task):
     for wrong in ({"optimizer": "sdg"}, {"schedule": "cosin"}):
         with pytest.raises(KTransferError) as caught:
-            train(build(), task, **wrong)
+            train(small_classifier(), task, **wrong)
         assert caught.value.name == "E_UNKNOWN"
-    by_name = weights_of(train(build(), task, optimizer="sgd"))
+    by_name = weights_of(train(small_classifier(), task, optimizer="sgd"))
     by_class = weights_of(
         train(
-            build(),
+            small_classifier(),
             task,
             optimizer=lambda rate: keras.optimizers.SGD(rate, momentum=0.9),
         )
@@ -241,11 +237,11 @@ def test_names_of_optimisers_and_schedules_are_checked(task):
 
 @pytest.mark.parametrize("schedule", ["constant", "cosine"])
 def test_rates_and_schedules_go_together(task, schedule):
-    plain, scaled = build(), build()
+    plain, scaled = small_classifier(), small_classifier()
     train(plain, task, steps=1, schedule=schedule)
     chosen = [scaled.get_layer("logits")]
     train(scaled, task, steps=1, schedule=schedule, rates=[(chosen, 1e-3)])
-    start = build().get_layer("logits").kernel.numpy()
+    start = small_classifier().get_layer("logits").kernel.numpy()
     full = plain.get_layer("logits").kernel.numpy() - start
     tenth = scaled.get_layer("logits").kernel.numpy() - start
     np.testing.assert_allclose(tenth, full / 10, atol=1e-6)
@@ -254,7 +250,7 @@ def test_rates_and_schedules_go_together(task, schedule):
 def test_steps_and_seed_have_no_default(task):
     for given in ({"steps": 1}, {"seed": 0}):
         with pytest.raises(TypeError):
-            fit(build(), task.train, **given)
+            fit(small_classifier(), task.train, **given)
 
 
 @pytest.mark.parametrize(
@@ -271,14 +267,16 @@ def test_steps_and_seed_have_no_default(task):
 )
 def test_bad_data_are_refused(x, y, name):
     with pytest.raises(KTransferError) as caught:
-        fit(build(), Split(x, y), steps=1, learning_rate=1e-3, seed=0)
+        fit(
+            small_classifier(), Split(x, y), steps=1, learning_rate=1e-3, seed=0
+        )
     assert caught.value.name == name
 
 
 @pytest.mark.parametrize("optimizer", ["SGD", "Adam"])
 def test_a_layer_with_its_own_rate_moves_by_that_rate(task, optimizer):
     kind = getattr(keras.optimizers, optimizer)
-    plain, scaled = build(), build()
+    plain, scaled = small_classifier(), small_classifier()
     start = {v.path: v.numpy() for v in plain.variables}
     train(plain, task, steps=1, optimizer=kind)
     chosen = blocks(scaled)["block2"]
@@ -291,13 +289,13 @@ def test_a_layer_with_its_own_rate_moves_by_that_rate(task, optimizer):
 
 def test_a_rate_for_no_layer_is_refused(task):
     with pytest.raises(KTransferError, match="no layer"):
-        train(build(), task, rates=[([], 1e-3)])
+        train(small_classifier(), task, rates=[([], 1e-3)])
 
 
-def test_an_input_named_progress_is_fed_the_share_done(task):
+def test_an_input_named_progress_is_fed_the_share_done(task, fits):
     images = keras.Input((12, 12, 3), dtype="uint8", name="target")
     progress = keras.Input((1,), name="progress")
-    logits = build()(images)
+    logits = small_classifier()(images)
     outputs = {"logits": logits, "progress": layers.Identity()(progress)}
     model = keras.Model({"target": images, "progress": progress}, outputs)
 
@@ -305,7 +303,6 @@ def test_an_input_named_progress_is_fed_the_share_done(task):
         tiny = 1e-9 * cross_entropy(labels, outputs["logits"])
         return tiny + ops.mean(outputs["progress"])
 
-    training.ledger()
     fit(
         model,
         {"target": task.train},
@@ -314,27 +311,27 @@ def test_an_input_named_progress_is_fed_the_share_done(task):
         seed=0,
         loss=loss,
     )
-    ((_, mean),) = training.ledger()[0].curve
+    ((_, mean),) = fits[0].curve
     assert mean == pytest.approx(np.mean([0, 0.2, 0.4, 0.6, 0.8]))
 
 
-def test_a_remainder_of_steps_is_trained_too(task, monkeypatch):
-    first = weights_of(train(build(), task, steps=7))
+def test_a_remainder_of_steps_is_trained_too(task, monkeypatch, fits):
+    first = weights_of(train(small_classifier(), task, steps=7))
     monkeypatch.setattr(batches, "CHUNK", 4)
-    training.ledger()
-    assert weights_of(train(build(), task, steps=7)) == first
-    assert [step for step, _ in training.ledger()[0].curve] == [4, 7]
+    fits.clear()
+    assert weights_of(train(small_classifier(), task, steps=7)) == first
+    assert [step for step, _ in fits[0].curve] == [4, 7]
 
 
 def test_two_streams_keep_the_order_of_the_first(task):
     """A second data set leaves the batches of the target as they were."""
     other = small_task("source", 3)
-    alone = train(build(), task)
+    alone = train(small_classifier(), task)
     images = {
         name: keras.Input((12, 12, 3), dtype="uint8", name=name)
         for name in ("target", "source")
     }
-    paired = build()
+    paired = small_classifier()
     second = attach_head(small_backbone(seed=5), 3, seed=5, name="second")
     both = keras.Model(
         images,
@@ -356,9 +353,7 @@ def test_two_streams_keep_the_order_of_the_first(task):
         batch_size=16,
         loss=loss,
     )
-    assert [v.numpy().tobytes() for v in alone.variables] == [
-        v.numpy().tobytes() for v in paired.variables
-    ]
+    assert bytes_of(alone) == bytes_of(paired)
 
 
 def test_predict_does_not_depend_on_the_number_of_images(task):
@@ -370,17 +365,16 @@ def test_predict_does_not_depend_on_the_number_of_images(task):
         assert predict(model, x[:n]).tobytes() == whole[:n].tobytes()
 
 
-def test_the_curve_is_the_loss_of_the_chunks(task):
-    training.ledger()
-    train(build(), task, steps=4)
-    (done,) = training.ledger()
+def test_the_curve_is_the_loss_of_the_chunks(task, fits):
+    train(small_classifier(), task, steps=4)
+    (done,) = fits
     assert [step for step, _ in done.curve] == [4]
     assert 0.5 < done.curve[0][1] < 2.0
     assert done.steps == 4 and done.cached == 0
 
 
 def test_no_steps_change_nothing(task):
-    model = build()
+    model = small_classifier()
     before = weights_of(model)
     train(model, task, steps=0)
     assert weights_of(model) == before
@@ -395,7 +389,7 @@ def test_a_classifier_takes_raw_images_of_its_target():
 
 
 def test_statistics_are_those_of_the_images(task):
-    model = build(normalised=True)
+    model = small_classifier(normalised=True)
     train(model, task)
     reestimate_statistics(model, task.train.x)
     norms = [x for x in leaves(model) if hasattr(x, "moving_mean")]
@@ -470,4 +464,4 @@ def test_frozen_layers_are_evaluated_in_float32_all_the_same(task):
 
 def test_another_precision_is_refused(task):
     with pytest.raises(KTransferError, match="mixed_bfloat16"):
-        train(build(), task, precision="float16")
+        train(small_classifier(), task, precision="float16")

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from conftest import small_source, small_task, weights_of
+from helpers import small_source, small_task, softmax, weights_of
 from sweeps import Here, sourced
 
 from ktransfer import data, runs
@@ -14,12 +14,6 @@ from ktransfer.models.graph import leaves
 from ktransfer.models.surgery import adapt_input, cut
 from ktransfer.runs.carry_out import carry_out
 from ktransfer.runs.sweep import sweep
-
-
-@pytest.fixture(scope="module")
-def world():
-    source = small_source(small_task("source", 3), steps=3)
-    return small_task("target", 1, n=36), source
 
 
 @pytest.fixture
@@ -61,7 +55,7 @@ def test_it_reads_each_domain_with_its_own_statistics():
             layer.moving_mean.assign(layer.moving_mean + 5)
     before = weights_of(source.model)
     images = task.train.x
-    p = _softmax(predict(source.model, images))
+    p = softmax(predict(source.model, images))
     entropy = -(p.mean(0) * np.log(p.mean(0))).sum()
     entropy += (p * np.log(np.maximum(p, 1e-300))).sum(-1).mean()
     # At home the statistics are mended, so nothing is lost there.
@@ -82,17 +76,12 @@ def test_the_source_may_have_another_shape():
     assert x.shape == (48, 8, 8, 1) and x.dtype == "uint8"
 
 
-def _softmax(logits):
-    powers = np.exp(logits.astype("float64") - logits.max(-1, keepdims=True))
-    return powers / powers.sum(-1, keepdims=True)
-
-
 def test_logits_that_are_not_finite_are_a_divergence(answers, world):
     target, _ = world
-    answers["source"] = np.full((36, 3), np.nan, "float32")
+    answers["source"] = np.full((48, 3), np.nan, "float32")
     with pytest.raises(Diverged):
         evaluation.accuracy(None, target.train)
-    answers["target"], answers["source"] = answers["source"], np.zeros((36, 3))
+    answers["target"], answers["source"] = answers["source"], np.zeros((48, 3))
     with pytest.raises(Diverged):
         evaluation.information("target", target.train.x, target.train)
 
@@ -104,8 +93,7 @@ def test_scores_are_those_of_the_source_on_the_labelled_images(world):
     assert set(found) == set(names)
     assert found["class_balance"] == pytest.approx(-np.log(3))
     x = np.repeat(target.train.x, 3, axis=-1)
-    logits = predict(source.model, x).astype("float64")
-    p = np.exp(logits) / np.exp(logits).sum(-1, keepdims=True)
+    p = softmax(predict(source.model, x))
     expected = transferability.leep(p, target.train.y)
     assert found["leep"] == pytest.approx(expected, abs=1e-6)
     expected = transferability.nce(p.argmax(axis=1), target.train.y)

@@ -5,7 +5,7 @@ import sys
 
 import numpy as np
 import pytest
-from conftest import small_backbone
+from helpers import small_backbone, small_classifier, small_task
 
 from ktransfer.errors import KTransferError
 from ktransfer.measures.similarity import cka, moved_layers, weight_distance
@@ -198,15 +198,13 @@ def test_weights_of_zero_and_weights_that_are_no_numbers():
     assert moved_layers(broken, one) == moved_layers(broken, zero) == ["bias"]
 
 
-def test_models_are_compared_by_block_and_frozen_ones_have_not_moved(tasks):
+def test_models_are_compared_by_block_and_frozen_ones_have_not_moved():
     from ktransfer.engine.training import fit
     from ktransfer.models.blocks import select
     from ktransfer.models.surgery import attach_head, copy_backbone, freeze
 
-    target, _ = tasks
-    source = attach_head(
-        small_backbone(target.image_shape, normalised=True), 5, seed=0
-    )
+    target = small_task("target", 1)
+    source = small_classifier(5, shape=target.image_shape, normalised=True)
     backbone = copy_backbone(source.get_layer("small"))
     freeze(select(backbone, ["block1", "block3_conv"]))
     model = attach_head(backbone, target.num_classes, seed=0)

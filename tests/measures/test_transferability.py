@@ -18,15 +18,15 @@ from ktransfer.measures.transferability import (
 
 
 @pytest.fixture
-def world():
+def given():
     """Return source probabilities `(60, 5)` and labels of three classes."""
     rng = np.random.default_rng(0)
     theta = rng.dirichlet(np.ones(5), 60)
     return theta, rng.integers(0, 3, 60)
 
 
-def test_the_map_is_the_joint_frequency_given_the_sources_class(world):
-    theta, labels = world
+def test_the_map_is_the_joint_frequency_given_the_sources_class(given):
+    theta, labels = given
     rows = label_map(theta, labels)
     np.testing.assert_allclose(rows.sum(axis=1), 1, atol=1e-12)
     for z in range(5):
@@ -35,8 +35,8 @@ def test_the_map_is_the_joint_frequency_given_the_sources_class(world):
             assert rows[z, y] == pytest.approx(share, abs=1e-12)
 
 
-def test_leep_is_its_formula_and_never_above_zero(world):
-    theta, labels = world
+def test_leep_is_its_formula_and_never_above_zero(given):
+    theta, labels = given
     rows = label_map(theta, labels)
     summed = [
         np.log(sum(rows[z, y] * theta[i, z] for z in range(5)))
@@ -55,24 +55,24 @@ def test_a_relabelling_scores_zero_and_an_independent_source_minus_entropy():
     assert leep(flat, labels) == pytest.approx(-entropy, abs=1e-12)
 
 
-def test_the_order_of_the_sources_classes_does_not_matter(world):
-    theta, labels = world
+def test_the_order_of_the_sources_classes_does_not_matter(given):
+    theta, labels = given
     shuffled = theta[:, [3, 0, 4, 1, 2]]
     assert leep(shuffled, labels) == pytest.approx(
         leep(theta, labels), abs=1e-12
     )
 
 
-def test_a_class_that_the_source_never_answers_is_guarded(world):
-    theta, labels = world
+def test_a_class_that_the_source_never_answers_is_guarded(given):
+    theta, labels = given
     empty = np.concatenate([theta, np.zeros((60, 1))], axis=1)
     rows = label_map(empty, labels)
     np.testing.assert_allclose(rows[5], np.bincount(labels) / 60)
     assert leep(empty, labels) == pytest.approx(leep(theta, labels), abs=1e-12)
 
 
-def test_a_target_class_without_labels_gets_an_empty_column(world):
-    theta, labels = world
+def test_a_target_class_without_labels_gets_an_empty_column(given):
+    theta, labels = given
     rows = label_map(theta, labels, num_classes=4)
     assert rows.shape == (5, 4) and (rows[:, 3] == 0).all()
 
@@ -80,16 +80,16 @@ def test_a_target_class_without_labels_gets_an_empty_column(world):
 # NCE
 
 
-def test_nce_is_leep_of_one_hot_outputs(world):
-    theta, labels = world
+def test_nce_is_leep_of_one_hot_outputs(given):
+    theta, labels = given
     answers = theta.argmax(axis=1)
     assert nce(answers, labels) == pytest.approx(
         leep(np.eye(5)[answers], labels), abs=1e-12
     )
 
 
-def test_nce_is_minus_the_conditional_entropy(world):
-    theta, labels = world
+def test_nce_is_minus_the_conditional_entropy(given):
+    theta, labels = given
     answers = theta.argmax(axis=1)
     entropy = 0
     for z in set(answers):

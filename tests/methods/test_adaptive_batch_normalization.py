@@ -2,14 +2,21 @@
 
 import numpy as np
 import pytest
-from conftest import small_backbone, small_task, worlds
+from helpers import (
+    OTHERS,
+    bytes_of,
+    domains,
+    layer_of,
+    norms_of,
+    small_backbone,
+    small_task,
+    small_world,
+)
 
-from ktransfer.engine import training
 from ktransfer.engine.prediction import predict
 from ktransfer.errors import NotApplicable
 from ktransfer.methods.domain import source_only
 from ktransfer.methods.domain.adaptive_batch_normalization import transfer
-from ktransfer.models.graph import leaves
 from ktransfer.models.own import Source
 from ktransfer.models.surgery import attach_head, cut
 
@@ -18,11 +25,7 @@ OPTIONS = {"steps": 3, "seed": 1, "batch_size": 16}
 
 @pytest.fixture
 def world():
-    target, (source,) = worlds(1)[3]
-    inverted = target._replace(
-        train=target.train._replace(x=255 - target.train.x)
-    )
-    return inverted, source
+    return domains(normalised=True)
 
 
 @pytest.mark.parametrize("options", [{}, {"from_source": True}])
@@ -40,7 +43,7 @@ def test_statistics_are_those_of_the_target_s_images(world):
     for block in (1, 2, 3):
         inputs = predict(cut(model, f"block{block}_conv"), target.train.x)
         inputs = inputs.reshape(-1, inputs.shape[-1]).astype("float64")
-        (layer,) = [x for x in leaves(model) if x.name == f"block{block}_norm"]
+        layer = layer_of(model, f"block{block}_norm")
         np.testing.assert_allclose(
             layer.moving_mean, inputs.mean(axis=0), rtol=1e-4, atol=1e-6
         )
@@ -58,17 +61,15 @@ def test_unlabelled_images_come_first_and_labels_play_no_part(world):
     )
     other = target._replace(train=train, unlabelled=images)
     two = transfer(other, source, **OPTIONS)
-    for mine, its in zip(one.weights, two.weights, strict=True):
-        assert mine.numpy().tobytes() == its.numpy().tobytes()
+    assert bytes_of(one) == bytes_of(two)
 
 
 def test_source_images_as_target_leave_predictions_nearly_unchanged():
     """Moving statistics of no memory, of batches of all images."""
     task = small_task("source", 3)
     backbone = small_backbone(task.image_shape, normalised=True)
-    for layer in leaves(backbone):
-        if layer.name.endswith("_norm"):
-            layer.momentum = 0.0
+    for layer in norms_of(backbone):
+        layer.momentum = 0.0
     source = Source(attach_head(backbone, 3, seed=0), task)
     options = {"steps": 3, "seed": 0, "batch_size": 48, "learning_rate": 1e-5}
     ours = predict(transfer(task, source, **options), task.train.x)
@@ -80,15 +81,13 @@ def test_source_images_as_target_leave_predictions_nearly_unchanged():
     assert np.abs(moved - theirs).max() > 0.05 * np.ptp(theirs)
 
 
-def test_a_network_without_batch_normalization_is_refused_at_once():
-    target, sources = worlds(1)[2]
-    training.ledger()
+def test_a_network_without_batch_normalization_is_refused_at_once(fits):
     with pytest.raises(NotApplicable, match="no BatchNorm layer"):
-        transfer(target, *sources, **OPTIONS)
-    assert not training.ledger()
+        transfer(*domains(), **OPTIONS)
+    assert not fits
 
 
 def test_other_classes_are_refused():
-    target, sources = worlds(1)[1]
+    world = small_world(normalised=True, labels=OTHERS)
     with pytest.raises(NotApplicable, match="the target's own classes"):
-        transfer(target, *sources, **OPTIONS)
+        transfer(*world, **OPTIONS)

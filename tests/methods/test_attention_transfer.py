@@ -1,12 +1,18 @@
 """Attention transfer: maps of where, blind to scale and to channel order."""
 
-import inspect
-
 import numpy as np
 import pytest
-from conftest import small_backbone, small_source, small_task, weights_of
+from helpers import (
+    bytes_of,
+    defaults,
+    log_loss,
+    small_classifier,
+    small_source,
+    small_task,
+    weights_of,
+)
 
-from ktransfer.engine import losses, training
+from ktransfer.engine import losses
 from ktransfer.errors import NotApplicable
 from ktransfer.methods.baselines import scratch
 from ktransfer.methods.knowledge import attention_transfer
@@ -15,11 +21,6 @@ from ktransfer.models import backbones
 from ktransfer.models.own import Source
 from ktransfer.models.surgery import adapt_input, attach_head, freeze, inline
 from ktransfer.stages import heads, teachers
-
-
-@pytest.fixture(scope="module")
-def world():
-    return small_task("target", 1), small_source(small_task("source", 3))
 
 
 def attention(maps):
@@ -48,51 +49,36 @@ def test_a_map_of_zeros_is_harmless():
     assert (attention(np.zeros((2, 3, 3, 4))) == 0).all()
 
 
-def test_the_loss_is_the_written_formula(world, monkeypatch):
-    target, source = world
-    seen = {}
-    monkeypatch.setattr(
-        attention_transfer,
-        "fit",
-        lambda model, *args, **options: seen.update(options, model=model),
-    )
-    transfer(target, source, steps=1, seed=0)
-    outputs = seen["model"](target.train.x)
+def test_the_loss_is_the_written_formula(world, given_to_fit):
+    target, _ = world
+    call = given_to_fit(attention_transfer, *world)
+    outputs = call.model(target.train.x)
     assert len(outputs["student"]) == len(outputs["teacher"]) == 3
-    logits = outputs["logits"].numpy().astype("float64")
-    log_sums = np.log(np.exp(logits).sum(-1))
-    hard = (log_sums - logits[np.arange(48), target.train.y]).mean()
+    hard = log_loss(target.train.y, outputs["logits"])
     apart = [
         ((a.numpy().astype("float64") - b.numpy()) ** 2).mean()
         for a, b in zip(outputs["student"], outputs["teacher"])
     ]
-    found = float(seen["loss"](target.train.y, outputs))
+    found = float(call.loss(target.train.y, outputs))
     assert found == pytest.approx(hard + 1000 * sum(apart), rel=1e-4)
     # Equal maps leave the cross-entropy alone.
     equal = {**outputs, "student": outputs["teacher"]}
-    assert float(seen["loss"](target.train.y, equal)) == pytest.approx(
+    assert float(call.loss(target.train.y, equal)) == pytest.approx(
         hard, rel=1e-5
     )
 
 
 def test_the_default_strength_belongs_to_the_mean():
-    strength = inspect.signature(transfer).parameters["strength"]
-    assert strength.default == 1000.0
+    assert defaults(transfer)["strength"] == 1000.0
 
 
 @pytest.mark.parametrize("size", [12, 48])
-def test_both_maps_are_those_of_their_networks(monkeypatch, size):
+def test_both_maps_are_those_of_their_networks(given_to_fit, size):
     """Squares first, then means over areas, then each by its own norm."""
     target = small_task("target", 1)
     source = small_source(small_task("source", 3, size=size), steps=2)
-    seen = {}
-    monkeypatch.setattr(
-        attention_transfer,
-        "fit",
-        lambda model, *args, **options: seen.update(model=model),
-    )
-    transfer(target, source, steps=1, seed=0, blocks=["block2"])
-    outputs = seen["model"](target.train.x)
+    call = given_to_fit(attention_transfer, target, source, blocks=["block2"])
+    outputs = call.model(target.train.x)
     networks = {
         "student": heads.small_network(target, 0),
         "teacher": adapt_input(source.model, target.image_shape),
@@ -112,7 +98,7 @@ def test_both_maps_are_those_of_their_networks(monkeypatch, size):
 
 def test_a_teacher_with_dropout_is_read_as_it_serves(world):
     target, _ = world
-    network = attach_head(small_backbone((12, 12, 1), dropout=0.5), 3, seed=0)
+    network = small_classifier(shape=(12, 12, 1), dropout=0.5)
     freeze(network)
     student = heads.small_network(target, 0)
     both = attention_transfer._compared(student, network, ["block2"])
@@ -127,14 +113,13 @@ def test_strength_zero_is_training_from_scratch(world):
     options = {"steps": 2, "seed": 2, "batch_size": 8}
     model = transfer(target, source, strength=0.0, **options)
     plain = scratch.transfer(target, **options)
-    assert list(weights_of(model).values()) == list(weights_of(plain).values())
+    assert bytes_of(model) == bytes_of(plain)
 
 
-def test_the_teachers_maps_are_computed_once(world):
+def test_the_teachers_maps_are_computed_once(world, fits):
     target, source = world
-    training.ledger()
     model = transfer(target, source, steps=2, seed=0, batch_size=8)
-    (fit,) = training.ledger()
+    (fit,) = fits
     # Pooled, the small source's maps have 6x6, 3x3 and 1x1 positions.
     assert fit.cached == 36 + 9 + 1
     start = heads.small_network(target, 0, name="student")
@@ -150,14 +135,13 @@ def test_the_larger_map_is_averaged_over_areas():
     np.testing.assert_allclose(found.mean((1, 2)), maps.mean((1, 2)), atol=1e-6)
 
 
-def test_a_source_without_maps_is_refused_before_training(world):
+def test_a_source_without_maps_is_refused_before_training(world, fits):
     target, source = world
     dense = Source(
         attach_head(backbones.mlp((12, 12, 3)), 3, seed=0), source.task
     )
-    training.ledger()
     with pytest.raises(NotApplicable, match="no 4-D feature map"):
         transfer(target, dense, steps=2, seed=0)
     with pytest.raises(NotApplicable, match="block9.*block1"):
         transfer(target, source, steps=2, seed=0, blocks=["block9"])
-    assert not training.ledger()
+    assert not fits

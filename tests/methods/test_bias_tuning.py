@@ -2,10 +2,15 @@
 
 import keras
 import pytest
-from conftest import small_backbone, small_task, worlds
+from helpers import (
+    moved_names,
+    small_backbone,
+    small_task,
+    small_world,
+    weights_of,
+)
 from keras import layers
 
-from ktransfer.engine import training
 from ktransfer.errors import NotApplicable
 from ktransfer.methods.finetuning.bias_tuning import transfer
 from ktransfer.models.own import Source
@@ -16,18 +21,6 @@ HEAD = 8 * 3 + 3
 BIASES = 4 + 6 + 8
 
 
-def state(model):
-    """Return name of the layer / name of the variable -> bytes."""
-    return {
-        "/".join(v.path.split("/")[-2:]): v.numpy().tobytes()
-        for v in model.weights
-    }
-
-
-def moved(before, after):
-    return {name for name in before if before[name] != after[name]}
-
-
 @pytest.mark.parametrize("traces", [False, True])
 @pytest.mark.parametrize("normalised", [False, True])
 def test_biases_and_the_head_move_and_all_else_stays(
@@ -35,46 +28,44 @@ def test_biases_and_the_head_move_and_all_else_stays(
 ):
     if traces:
         request.getfixturevalue("traced")
-    target, (source,) = worlds(1)[normalised]
+    target, source = small_world(normalised=normalised)
     start = transfer(target, source, **{**OPTIONS, "steps": 0})
     model = transfer(target, source, **OPTIONS)
     # Kernels, gamma, moving mean and moving variance are not among them.
     kinds = ["conv/bias", *(["norm/beta"] if normalised else [])]
-    assert moved(state(start), state(model)) == {
+    assert moved_names(weights_of(start), weights_of(model)) == {
         "logits/kernel",
         "logits/bias",
         *(f"block{block}_{kind}" for block in (1, 2, 3) for kind in kinds),
     }
-    theirs = state(cut(source.model, "features"))
-    assert theirs.items() <= state(start).items()
+    theirs = weights_of(cut(source.model, "features"))
+    assert theirs.items() <= weights_of(start).items()
     trained = BIASES * len(kinds) + HEAD
     assert trainable_count(model) == trained
 
 
 @pytest.mark.parametrize("normalised", [False, True])
-def test_the_count_of_the_record_is_biases_and_head(normalised):
-    target, (source,) = worlds(1)[normalised]
-    training.ledger()
+def test_the_count_of_the_record_is_biases_and_head(normalised, fits):
+    target, source = small_world(normalised=normalised)
     transfer(target, source, **OPTIONS)
-    (fit,) = training.ledger()
+    (fit,) = fits
     assert fit.trainable_parameters == BIASES * (1 + normalised) + HEAD
 
 
 def test_the_result_is_a_plain_model_that_copies():
-    target, (source,) = worlds(1)[1]
+    target, source = small_world(normalised=True)
     model = transfer(target, source, **OPTIONS)
     # No wrapper is left around the layers, so they can still be cut.
     assert cut(model, "block2").output.shape[-1] == 6
-    assert state(copy(model)) == state(model)
+    assert weights_of(copy(model)) == weights_of(model)
 
 
-def test_layers_without_a_bias_are_computed_once():
+def test_layers_without_a_bias_are_computed_once(fits):
     # The first layer has no bias, so all up to the second is frozen.
     source = without_biases(last=True)
     target = small_task("target", 1)
-    training.ledger()
     model = transfer(target, source, **OPTIONS)
-    (fit,) = training.ledger()
+    (fit,) = fits
     assert fit.cached == 12 * 12 * 4
     assert trainable_count(model) == 6 + (12 * 12 * 6 * 3 + 3)
 
@@ -111,7 +102,7 @@ def test_dropout_stays_on_unless_batchnorm_rules_it_out():
 
     for normalised in (False, True):
         dropped, plain = (
-            state(transfer(target, source(rate, normalised), **OPTIONS))
+            weights_of(transfer(target, source(rate, normalised), **OPTIONS))
             for rate in (0.5, 0.0)
         )
-        assert bool(moved(plain, dropped)) != normalised
+        assert bool(moved_names(plain, dropped)) != normalised

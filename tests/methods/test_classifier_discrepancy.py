@@ -3,11 +3,11 @@
 import keras
 import numpy as np
 import pytest
-from conftest import domains, state, weights_of
+from helpers import bytes_of, domains, softmax, weights_of
 from keras import ops
 
 from ktransfer import methods
-from ktransfer.engine import backend, training
+from ktransfer.engine import backend
 from ktransfer.engine.batches import epoch_order
 from ktransfer.engine.losses import cross_entropy
 from ktransfer.engine.normalization import reestimate_statistics
@@ -29,12 +29,12 @@ OPTIONS = {
 }
 
 
-def trained(fitted, steps, world=None, **options):
+def trained(spy, steps, world=None, **options):
     """Return the network of both classifiers after `steps`, and the result."""
-    models = fitted(classifier_discrepancy)
+    calls = spy(classifier_discrepancy)
     world = world or domains()
     result = transfer(*world, steps=steps, **{**OPTIONS, **options})
-    return models[-1], result
+    return calls[-1].model, result
 
 
 def parts(model):
@@ -52,22 +52,22 @@ def parts(model):
 
 
 @pytest.mark.parametrize("optimizer", ["adam", "sgd"])
-def test_in_b_the_backbone_rests_and_in_c_the_classifiers(fitted, optimizer):
+def test_in_b_the_backbone_rests_and_in_c_the_classifiers(spy, optimizer):
     options = {"num_generator_updates": 1, "optimizer": optimizer}
-    states = [parts(trained(fitted, steps, **options)[0]) for steps in range(7)]
+    states = [parts(trained(spy, steps, **options)[0]) for steps in range(7)]
     # From the second cycle on, there is momentum to move a weight by.
     for step, phase in enumerate("ABCABC"):
         moved = [a != b for a, b in zip(states[step], states[step + 1])]
         assert moved == [phase != "B", phase != "C", phase != "C"], step
 
 
-def test_a_reads_no_target_image_and_b_does(fitted):
+def test_a_reads_no_target_image_and_b_does(spy):
     target, source = domains()
     noise = np.random.default_rng(0).integers(0, 256, target.train.x.shape)
     other = target._replace(unlabelled=noise.astype("uint8"))
     for steps, same in ((1, True), (2, False)):
         one, two = (
-            state(trained(fitted, steps, (task, source))[0])
+            bytes_of(trained(spy, steps, (task, source))[0])
             for task in (target, other)
         )
         assert (one == two) == same
@@ -115,22 +115,19 @@ def train_by_hand(model, world, steps, num_generator_updates, factor):
     ("schedule", "factor"),
     [("constant", lambda p: 1), ("annealed", lambda p: (1 + 10 * p) ** -0.75)],
 )
-def test_traced_it_is_the_algorithm_of_the_paper(
-    fitted, traced, schedule, factor
-):
+def test_traced_it_is_the_algorithm_of_the_paper(spy, traced, schedule, factor):
     options = {"num_generator_updates": 3, "schedule": schedule}
-    start, _ = trained(fitted, 0, **options)
-    model, _ = trained(fitted, 10, **options)
+    start, _ = trained(spy, 0, **options)
+    model, _ = trained(spy, 10, **options)
     train_by_hand(start, domains(), 10, 3, factor)
     for expected, found in zip(start.weights, model.weights, strict=True):
         np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
-def test_a_cycle_is_six_steps_of_one_fit(fitted):
-    training.ledger()
+def test_a_cycle_is_six_steps_of_one_fit(spy, fits):
     # Six steps, then A again: the classifiers rest in steps 3 to 6.
-    states = [parts(trained(fitted, steps)[0]) for steps in (2, 6, 7)]
-    assert [fit.steps for fit in training.ledger()] == [2, 6, 7]
+    states = [parts(trained(spy, steps)[0]) for steps in (2, 6, 7)]
+    assert [fit.steps for fit in fits] == [2, 6, 7]
     moved = [a != b for a, b in zip(states[0], states[1])]
     assert moved == [True, False, False]
     assert all(a != b for a, b in zip(states[1], states[2]))
@@ -138,27 +135,25 @@ def test_a_cycle_is_six_steps_of_one_fit(fitted):
 
 def test_the_discrepancy_is_the_mean_and_0_for_equal_classifiers():
     first, second = np.random.default_rng(0).normal(0, 3, (2, 6, 4))
-    p, q = (
-        np.exp(z) / np.exp(z).sum(-1, keepdims=True) for z in (first, second)
-    )
+    p, q = softmax(first), softmax(second)
     found = _discrepancy(first.astype("float32"), second.astype("float32"))
     assert float(found) == pytest.approx(np.abs(p - q).mean(), rel=1e-5)
     assert float(_discrepancy(first, first)) == 0
 
 
-def test_the_classifiers_differ_at_the_start_and_one_is_left(fitted):
-    model, result = trained(fitted, 0)
+def test_the_classifiers_differ_at_the_start_and_one_is_left(spy):
+    model, result = trained(spy, 0)
     _, first, second = parts(model)
     assert first[0] != second[0]
     options = {k: v for k, v in OPTIONS.items() if k != "head_units"}
     plain = source_only.transfer(*domains(), steps=0, **options)
     assert weights_of(result).keys() == weights_of(plain).keys()
     # It starts where all of the family do.
-    assert state(result) == state(plain)
+    assert bytes_of(result) == bytes_of(plain)
 
 
-def test_the_heads_are_those_of_the_authors_in_form(fitted):
-    model, result = trained(fitted, 6, head_units=7)
+def test_the_heads_are_those_of_the_authors_in_form(spy):
+    model, result = trained(spy, 6, head_units=7)
     names = [x.name for x in leaves(result)][-7:]
     kinds = ("dense", "norm", "relu")
     hidden = [f"head{n}_{kind}" for n in (1, 2) for kind in kinds]
@@ -184,10 +179,10 @@ def test_batch_normalisation_ends_with_the_targets_statistics(units):
     result = transfer(target, source, steps=6, **options)
     twin = copy(result)
     reestimate_statistics(twin, target.train.x)
-    assert state(twin) == state(result)
+    assert bytes_of(twin) == bytes_of(result)
     others = copy(result)
     reestimate_statistics(others, source.task.train.x)
-    assert state(others) != state(result)
+    assert bytes_of(others) != bytes_of(result)
 
 
 def test_a_cycle_without_c_is_refused():

@@ -3,19 +3,21 @@
 import keras
 import numpy as np
 import pytest
-from conftest import (
+from helpers import (
+    bytes_of,
     check_the_rate_of_the_head,
     defaults,
-    small_source,
+    idle,
+    log_loss,
+    sizes_of,
     small_task,
+    small_world,
+    softmax,
     weights_of,
-    worlds,
 )
 from keras import layers
 
-from ktransfer.engine import prediction, training
 from ktransfer.errors import KTransferError, NotApplicable
-from ktransfer.measures.relationships import softmax
 from ktransfer.measures.transferability import label_map
 from ktransfer.methods.finetuning import co_tuning
 from ktransfer.methods.finetuning.co_tuning import _rows, _temperature, transfer
@@ -29,8 +31,7 @@ OPTIONS = {"steps": 3, "seed": 2, "batch_size": 16}
 @pytest.fixture
 def world():
     """The source has two classes, the target three."""
-    source = small_source(small_task("source", 3, num_classes=2), steps=3)
-    return small_task("target", 1), source
+    return small_world(num_classes=2)
 
 
 def perfect_source(task):
@@ -49,16 +50,12 @@ def perfect_source(task):
     return Source(model, task)
 
 
-def cross_entropy(logits, labels):
-    return -np.log(softmax(logits)[np.arange(len(labels)), labels]).mean()
-
-
-@pytest.mark.parametrize("number", [0, 1])
-def test_strength_zero_is_fine_tuning(number):
-    target, (source,) = worlds(1)[number]
+@pytest.mark.parametrize("normalised", [False, True])
+def test_strength_zero_is_fine_tuning(normalised):
+    target, source = small_world(normalised=normalised)
     model = transfer(target, source, strength=0, **OPTIONS)
     tuned = fine_tuning.transfer(target, source, **OPTIONS)
-    assert list(weights_of(model).values()) == list(weights_of(tuned).values())
+    assert bytes_of(model) == bytes_of(tuned)
 
 
 @pytest.mark.parametrize("relationship", ["direct", "reverse"])
@@ -81,14 +78,12 @@ def test_the_direct_rows_are_the_sources_mean_belief_of_each_class(world):
     np.testing.assert_allclose(rows * shares[:, None], joint.T, rtol=1e-5)
 
 
-def test_the_reverse_rows_are_of_a_split_of_the_labelled_images(
-    world, monkeypatch
-):
+def test_the_reverse_rows_are_of_a_split_of_the_labelled_images(world, spy):
     target, source = world
-    seen = []
-    monkeypatch.setattr(co_tuning, "reverse", lambda *given: seen.append(given))
+    calls = spy(co_tuning, "reverse", instead=idle)
     _rows(target, source, 1.7, "reverse", seed=3)
-    ((training_part, validation, num_classes),) = seen
+    (call,) = calls
+    training_part, validation, num_classes = call.args
     assert num_classes == 3
     part, held = co_tuning.held_out(target, 3)
     assert 0 < len(held.y) < len(part.train.y)
@@ -112,7 +107,7 @@ def test_a_temperature_is_calibrated_on_held_out_images():
     _, held = co_tuning.held_out(task, 0)
     logits = np.asarray(source.model(held.x))
     grid = np.exp(np.linspace(0, np.log(20), 400))
-    losses = [cross_entropy(logits / t, held.y) for t in grid]
+    losses = [log_loss(held.y, logits / t) for t in grid]
     assert found == pytest.approx(grid[np.argmin(losses)], rel=0.01)
     assert 1.5 < found < 15
 
@@ -123,26 +118,20 @@ def test_training_images_never_sharpen_the_source():
     source = perfect_source(task)
     _, held = co_tuning.held_out(task, 0)
     logits = np.asarray(source.model(held.x))
-    lower = cross_entropy(logits / 0.5, held.y)
-    assert lower < cross_entropy(logits, held.y)
+    lower = log_loss(held.y, logits / 0.5)
+    assert lower < log_loss(held.y, logits)
     assert _temperature(source, 2000, seed=0) == pytest.approx(1, abs=1e-6)
 
 
 def test_the_temperature_softens_the_rows_and_none_calibrates(
-    world, monkeypatch
+    world, monkeypatch, spy
 ):
     target, source = world
-    asked = []
-    monkeypatch.setattr(
-        co_tuning,
-        "_rows",
-        lambda target, source, temperature, relationship, seed: (
-            asked.append((temperature, relationship)) or np.eye(3, 2)
-        ),
-    )
+    calls = spy(co_tuning, "_rows", instead=lambda *args: np.eye(3, 2))
     monkeypatch.setattr(co_tuning, "_temperature", lambda *_: 3.25)
     transfer(target, source, **OPTIONS)
     transfer(target, source, temperature=None, relationship="direct", **OPTIONS)
+    asked = [call.args[2:4] for call in calls]
     assert asked == [(1.13, "reverse"), (3.25, "direct")]
 
 
@@ -155,65 +144,49 @@ def test_the_defaults_are_the_authors():
     assert found["num_images"] == 2000
 
 
-def test_bad_choices_are_refused_before_training(world):
-    training.ledger()
+def test_bad_choices_are_refused_before_training(world, fits):
     with pytest.raises(KTransferError, match="direct"):
         transfer(*world, relationship="directed", **OPTIONS)
     with pytest.raises(KTransferError, match="temperature is 0"):
         transfer(*world, temperature=0, **OPTIONS)
-    assert not training.ledger()
+    assert not fits
 
 
-def test_the_loss_is_the_written_formula(world, monkeypatch):
+def test_the_loss_is_the_written_formula(world, given_to_fit):
     target, source = world
-    seen = {}
-    monkeypatch.setattr(
-        co_tuning,
-        "fit",
-        lambda model, *args, **options: seen.update(options, model=model),
-    )
-    transfer(target, source, steps=1, seed=0)
+    call = given_to_fit(co_tuning, *world)
     x, y = target.train
-    outputs = {k: np.asarray(v) for k, v in seen["model"](x).items()}
+    outputs = {k: np.asarray(v) for k, v in call.model(x).items()}
     # The source head starts as the source's own.
     reader = adapt_input(source.model, target.image_shape)
     np.testing.assert_allclose(outputs["source_logits"], reader(x), atol=1e-6)
     rows = _rows(target, source, 1.13, "reverse", seed=0)
     related = -(rows[y] * np.log(softmax(outputs["source_logits"]))).sum(1)
-    wanted = cross_entropy(outputs["logits"], y) + 2.3 * related.mean()
-    assert float(seen["loss"](y, outputs)) == pytest.approx(wanted, rel=1e-5)
+    wanted = log_loss(y, outputs["logits"]) + 2.3 * related.mean()
+    assert float(call.loss(y, outputs)) == pytest.approx(wanted, rel=1e-5)
 
 
-def test_the_source_head_trains_and_is_not_in_the_result(world, fitted):
+def test_the_source_head_trains_and_is_not_in_the_result(world, spy, fits):
     target, source = world
-    joint = fitted(co_tuning)
-    training.ledger()
+    calls = spy(co_tuning)
     model = transfer(target, source, **OPTIONS)
-    (fit,) = training.ledger()
+    (fit,) = fits
     assert fit.trainable_parameters == model.count_params() + 54 + 14
     tuned = fine_tuning.transfer(target, source, **{**OPTIONS, "steps": 0})
     assert weights_of(model).keys() == weights_of(tuned).keys()
-    head = joint[0].get_layer("source_head")
+    head = calls[0].model.get_layer("source_head")
     old = [v.numpy() for v in source.model.weights[-len(head.weights) :]]
     for before, after in zip(old, head.weights, strict=True):
         assert (before != after.numpy()).any()
 
 
-def test_calibration_reads_a_bounded_number_of_held_out_images(
-    world, monkeypatch
-):
+def test_calibration_reads_a_bounded_number_of_held_out_images(world, spy):
     _, source = world
-    read = []
-
-    def watching(model, images):
-        read.append(images)
-        return prediction.predict(model, images)
-
-    monkeypatch.setattr(co_tuning, "predict", watching)
+    calls = spy(co_tuning, "predict")
     _temperature(source, 5, seed=0)
-    assert [len(images) for images in read] == [5]
+    assert sizes_of(calls) == [5]
     _, held = co_tuning.held_out(source.task, 0)
-    np.testing.assert_array_equal(read[0], held.x[:5])
+    np.testing.assert_array_equal(calls[0].args[1], held.x[:5])
 
 
 def first_two(split):
@@ -221,19 +194,18 @@ def first_two(split):
     return split._replace(x=split.x[:2], y=split.y[:2])
 
 
-def test_one_image_a_class_leaves_nothing_to_choose_by(world):
+def test_one_image_a_class_leaves_nothing_to_choose_by(world, fits):
     target, source = world
     task = source.task
     lone = source._replace(task=task._replace(train=first_two(task.train)))
     few = target._replace(train=first_two(target.train), num_classes=2)
-    training.ledger()
     for given, options in (
         ((target, lone), {"temperature": None}),
         ((few, source), {}),
     ):
         with pytest.raises(NotApplicable, match="two labelled images"):
             transfer(*given, **options, **OPTIONS)
-    assert not training.ledger()
+    assert not fits
     # What needs no such images goes on.
     transfer(target, lone, **OPTIONS)
     transfer(few, source, relationship="direct", **OPTIONS)
@@ -243,13 +215,15 @@ def test_the_head_may_have_its_own_rate(world):
     check_the_rate_of_the_head(transfer, world)
 
 
-def test_the_rate_of_the_new_head_is_not_the_source_heads(world, fitted):
+def test_the_rate_of_the_new_head_is_not_the_source_heads(world, spy):
     """The authors' train.py has ten times the rate for the new head alone."""
-    joint = fitted(co_tuning)
+    calls = spy(co_tuning)
     options = {"seed": 1, "batch_size": 16, "optimizer": keras.optimizers.SGD}
     for rates in ({}, {"head_learning_rate": 10.0}):
         transfer(*world, steps=1, learning_rate=1.0, **rates, **options)
-    slow, fast = (x.get_layer("source_head").get_weights() for x in joint)
+    slow, fast = (
+        call.model.get_layer("source_head").get_weights() for call in calls
+    )
     start = world[1].model.get_weights()[-len(slow) :]
     for old, a, b in zip(start, slow, fast, strict=True):
         np.testing.assert_allclose(b - old, a - old, atol=1e-6)

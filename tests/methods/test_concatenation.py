@@ -3,7 +3,7 @@
 import keras
 import numpy as np
 import pytest
-from conftest import worlds
+from helpers import bytes_of, small_world
 
 from ktransfer.errors import NotApplicable
 from ktransfer.methods.feature import linear_probe
@@ -13,11 +13,7 @@ from ktransfer.models.surgery import adapt_input, copy_backbone, trainable_count
 
 @pytest.fixture
 def world():
-    return worlds(2)[1]
-
-
-def bytes_of(model):
-    return [v.numpy().tobytes() for v in model.weights]
+    return small_world(2, normalised=True)
 
 
 def fused(model):
@@ -25,7 +21,7 @@ def fused(model):
 
 
 def test_one_source_without_projection_is_a_linear_probe(world):
-    target, (source, _) = world
+    target, source, _ = world
     options = {"steps": 3, "seed": 5, "batch_size": 16}
     model = transfer(target, source, shared_units=None, **options)
     probe = linear_probe.transfer(target, source, **options)
@@ -33,7 +29,7 @@ def test_one_source_without_projection_is_a_linear_probe(world):
 
 
 def test_the_sources_are_owned_and_stay_as_they_are(world, tmp_path):
-    target, sources = world
+    target, *sources = world
     model = transfer(
         target, *sources, steps=3, seed=5, shared_units=5, batch_size=16
     )
@@ -54,7 +50,7 @@ def test_the_sources_are_owned_and_stay_as_they_are(world, tmp_path):
 
 
 def test_a_projection_is_linear_and_then_normalised(world):
-    target, sources = world
+    target, *sources = world
     model = transfer(target, *sources, steps=0, seed=5, shared_units=5)
     x = target.train.x[:6]
     for number, source in enumerate(sources, start=1):
@@ -70,7 +66,7 @@ def test_a_projection_is_linear_and_then_normalised(world):
 
 
 def test_the_order_of_the_sources_permutes_columns_only(world):
-    target, (first, second) = world
+    target, first, second = world
     options = {"steps": 0, "seed": 5, "shared_units": None}
     x = target.train.x[:6]
     one = np.asarray(fused(transfer(target, first, second, **options))(x))
@@ -82,13 +78,13 @@ def test_the_order_of_the_sources_permutes_columns_only(world):
 
 
 def test_one_source_may_be_given_twice(world):
-    target, (source, _) = world
+    target, source, _ = world
     model = transfer(target, source, source, steps=0, seed=5)
     assert fused(model).output.shape == (None, 128)
 
 
 def test_the_sources_are_tuned_on_request(world):
-    target, (source, _) = world
+    target, source, _ = world
     model = transfer(target, source, steps=2, seed=5, tune_sources=True)
     part = model.get_layer("source_1_adapted")
     original = copy_backbone(source.model)

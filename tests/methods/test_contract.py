@@ -10,7 +10,7 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
-from conftest import small_task, worlds
+from helpers import OTHERS, bytes_of, small_task, worlds
 from keras import layers
 
 from ktransfer import data, methods
@@ -24,27 +24,28 @@ STEPS = 4
 
 
 def run(name, world, seed=0, **options):
-    target, sources = world
-    training.ledger()
+    target, *sources = world
     with data.sealed():
         return methods.load(name)(
             target, *sources, steps=STEPS, seed=seed, **options
         )
 
 
+def recorded(name, world):
+    """Return what the method makes of `world`, and the fits that it took."""
+    with training.recording() as fits:
+        return run(name, world), fits
+
+
 def world_of(name):
-    """Return the first small world in which the method applies."""
+    """Return the first small world in which it applies, model and fits."""
     reasons = []
     for world in worlds(methods.describe(name).min_sources):
         try:
-            return world, run(name, world)
+            return world, *recorded(name, world)
         except NotApplicable as error:
             reasons.append(error.message)
     raise AssertionError(f"{name} applies nowhere: {reasons}")
-
-
-def state(model):
-    return [v.numpy().tobytes() for v in model.weights]
 
 
 def code_lines(file):
@@ -108,22 +109,21 @@ def test_a_misspelt_hyperparameter_is_a_type_error(name):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_the_wrong_number_of_sources_is_refused_before_training(name):
+def test_the_wrong_number_of_sources_is_refused_before_training(name, fits):
     about = methods.describe(name)
-    target, sources = worlds(max(about.min_sources, 1))[0]
+    target, *sources = worlds(max(about.min_sources, 1))[0]
     wrong = [sources * 9] if about.max_sources is not None else []
     wrong += [sources[: about.min_sources - 1]] if about.min_sources else []
     for given in wrong:
         with pytest.raises((TypeError, KTransferError)):
-            run(name, (target, given))
-        assert not training.ledger()
+            run(name, (target, *given))
+        assert not fits
 
 
-def check_the_contract(name, world, model, folder):
-    """Assert the contract of a method; `model` is what it made of `world`."""
-    fits = training.ledger()
-    target, sources = world
-    before = [state(source.model) for source in sources]
+def check_the_contract(name, world, model, fits, folder):
+    """Assert the contract of a method that made `model` of `world`."""
+    target, *sources = world
+    before = [bytes_of(source.model) for source in sources]
     missing = STEPS - sum(fit.steps for fit in fits)
     assert not fits or 0 <= missing <= max(len(fits) - 1, 0)
 
@@ -147,19 +147,18 @@ def check_the_contract(name, world, model, folder):
 
     # Another seed gives other bits, and the same call gives the same ones:
     # the programs that the runs before left behind move none.
-    other = state(run(name, (target, sources), seed=1))
-    assert other != state(model) or not fits
+    other = bytes_of(run(name, world, seed=1))
+    assert other != bytes_of(model) or not fits
     programs.forget()
-    assert state(run(name, (target, sources), seed=1)) == other
-    assert [state(source.model) for source in sources] == before
+    assert bytes_of(run(name, world, seed=1)) == other
+    assert [bytes_of(source.model) for source in sources] == before
     kinds = {type(leaf).__name__ for leaf in leaves(model)}
     assert "Lambda" not in kinds, "a Lambda does not load safely"
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_the_contract(name, tmp_path):
-    world, model = world_of(name)
-    check_the_contract(name, world, model, tmp_path)
+    check_the_contract(name, *world_of(name), tmp_path)
 
 
 def odd_network(shape, seed):
@@ -206,9 +205,9 @@ def odd_worlds(num_sources):
     """
     found = []
     for channels, labels, features in (
-        (3, ("a", "b", "c"), None),
+        (3, OTHERS, None),
         (1, (0, 1, 2), None),
-        (3, ("a", "b", "c"), "pooled"),
+        (3, OTHERS, "pooled"),
     ):
         target, sources = small_task("target", 1), []
         for number in range(num_sources):
@@ -218,7 +217,7 @@ def odd_worlds(num_sources):
             source = Source(model, task, features)
             training.fit(source.model, task.train, steps=3 + number, seed=0)
             sources.append(source)
-        found.append((target, sources))
+        found.append((target, *sources))
     return found
 
 
@@ -239,8 +238,7 @@ SOME = (
 def test_the_contract_holds_on_an_ordinary_network(name, tmp_path):
     for world in odd_worlds(methods.describe(name).min_sources):
         with contextlib.suppress(NotApplicable):
-            model = run(name, world)
-            check_the_contract(name, world, model, tmp_path)
+            check_the_contract(name, world, *recorded(name, world), tmp_path)
             return
     raise AssertionError(f"{name} does not apply to an ordinary network")
 
@@ -258,10 +256,10 @@ def test_the_contract_holds_on_an_ordinary_network(name, tmp_path):
 )
 def test_a_traced_program_moves_no_bit_of_the_next_run(name, traced):
     """What tracing builds into a program would be that of the first run."""
-    world, _ = world_of(name)
-    again = state(run(name, world, seed=1))
+    world, *_ = world_of(name)
+    again = bytes_of(run(name, world, seed=1))
     programs.forget()
-    assert state(run(name, world, seed=1)) == again
+    assert bytes_of(run(name, world, seed=1)) == again
 
 
 def _sources(file):
@@ -326,7 +324,7 @@ def test_one_module_compiles_and_none_fits():
 
 
 def test_a_world_is_what_it_says():
-    for target, sources in worlds(3):
+    for target, *sources in worlds(3):
         assert all(isinstance(source, Source) for source in sources)
         assert target.train.x.dtype == "uint8"
         images = [target.train.x, *(x.task.train.x for x in sources)]

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from conftest import small_source, small_task
+from helpers import bytes_of, small_source, small_task
 
 from ktransfer.errors import NotApplicable
 from ktransfer.methods.feature.convolution_layers import transfer
@@ -17,19 +17,11 @@ from ktransfer.models.surgery import (
 )
 
 
-@pytest.fixture(scope="module")
-def world():
-    source = small_source(small_task("source", 3), normalised=True, steps=3)
-    return small_task("target", 1), source
-
-
 def test_the_pretrained_layers_are_the_sources_bit_for_bit(world):
     target, source = world
     model = transfer(target, source, steps=4, seed=0, batch_size=16)
     ours, theirs = cut(model, "block3_pool"), cut(source.model, "block3_pool")
-    assert [v.numpy().tobytes() for v in ours.variables] == [
-        v.numpy().tobytes() for v in theirs.variables
-    ]
+    assert bytes_of(ours) == bytes_of(theirs)
     seen = adapt_input(theirs, target.image_shape)(target.train.x)
     np.testing.assert_array_equal(ours(target.train.x), seen)
     assert trainable_count(model) == 8 * 9 * 8 + 8 + (8 + 1) * 3

@@ -3,27 +3,25 @@
 import keras
 import numpy as np
 import pytest
-from conftest import small_source, small_task, weights_of
+from helpers import (
+    OTHERS,
+    bytes_of,
+    features_of,
+    small_world,
+    standardised,
+    weights_of,
+)
 
 from ktransfer.engine.prediction import predict
 from ktransfer.errors import KTransferError, NotApplicable
 from ktransfer.methods.domain.correlation_alignment import _power, transfer
-from ktransfer.models.surgery import adapt_input, copy_backbone, trainable_count
+from ktransfer.models.surgery import copy_backbone, trainable_count
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def world():
-    """Return (target, source): other images, grey and inverted."""
-    target = small_task("target", 1)
-    train = target.train._replace(x=255 - target.train.x)
-    source = small_source(small_task("source", 3), steps=3)
-    return target._replace(train=train), source
-
-
-def standardised(task, source):
-    reader = adapt_input(copy_backbone(source.model), task.image_shape)
-    features = predict(reader, task.train.x).astype("float64")
-    return (features - features.mean(axis=0)) / features.std(axis=0)
+    """(target, source): other images, grey and inverted."""
+    return small_world(inverted=True)
 
 
 def aligned(target, source, solved, **options):
@@ -31,7 +29,7 @@ def aligned(target, source, solved, **options):
     model = transfer(target, source, steps=0, seed=0, **options)
     output = model.get_layer("target_align").output
     ours = predict(keras.Model(model.input, output), target.train.x)
-    return ours, solved.pop()
+    return ours, solved.pop().args[0]
 
 
 def whitening_by_svd(covariance):
@@ -43,7 +41,10 @@ def whitening_by_svd(covariance):
 def test_features_are_those_of_a_plain_reference(world, solved, strength):
     target, source = world
     ours, theirs = aligned(target, source, solved, regularization=strength)
-    z_t, z_s = standardised(target, source), standardised(source.task, source)
+    z_t, z_s = (
+        standardised(features_of(target, source)),
+        standardised(features_of(source.task, source)),
+    )
     np.testing.assert_allclose(ours, z_t, atol=1e-3)
     covariances = [
         np.cov(z.T, bias=True) + strength * np.eye(8) for z in (z_t, z_s)
@@ -62,7 +63,7 @@ def test_the_covariance_is_the_target_s_as_regularization_vanishes(
     found = np.cov(theirs.T.astype("float64"), bias=True)
     np.testing.assert_allclose(found, wanted, atol=2e-3)
     np.testing.assert_allclose(theirs.mean(axis=0), 0, atol=1e-3)
-    before = np.cov(standardised(source.task, source).T, bias=True)
+    before = np.cov(standardised(features_of(source.task, source)).T, bias=True)
     assert np.abs(before - wanted).max() > 0.1
 
 
@@ -71,7 +72,7 @@ def test_equal_domains_change_nothing(world, solved):
     ours, theirs = aligned(source.task, source, solved)
     np.testing.assert_allclose(theirs, ours, atol=1e-4)
     np.testing.assert_allclose(
-        ours, standardised(source.task, source), atol=1e-3
+        ours, standardised(features_of(source.task, source)), atol=1e-3
     )
 
 
@@ -92,14 +93,13 @@ def test_target_labels_are_not_read_and_the_head_alone_is_trained(world):
     )
     assert weights_of(one) == weights_of(other)
     assert trainable_count(one) == (8 + 1) * 3
-    before = [v.tobytes() for v in copy_backbone(source.model).get_weights()]
-    after = one.get_layer("target_reader").get_weights()
-    assert [v.tobytes() for v in after] == before
+    reader = one.get_layer("target_reader")
+    assert bytes_of(reader) == bytes_of(copy_backbone(source.model))
 
 
 def test_needs_are_named(world):
     target, source = world
-    other = target._replace(labels=("a", "b", "c"))
+    other = target._replace(labels=OTHERS)
     with pytest.raises(NotApplicable, match="the target's own classes"):
         transfer(other, source, steps=1, seed=0)
     with pytest.raises(KTransferError, match="regularization is 0"):

@@ -1,11 +1,9 @@
 """Cross-stitch: two towers, mixed after each block, served together."""
 
-import inspect
-
 import keras
 import numpy as np
 import pytest
-from conftest import small_source, small_task
+from helpers import bytes_of, defaults, layer_of, small_task, small_world
 from keras import layers
 
 from ktransfer.engine.normalization import reestimate_statistics
@@ -19,18 +17,16 @@ from ktransfer.models.surgery import attach_head, inline
 OPTIONS = {"seed": 3, "batch_size": 16, "from_source": True}
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def world():
-    source = small_source(small_task("source", 3, num_classes=2), steps=3)
-    return small_task("target", 1), source
+    """The source has two classes, the target three."""
+    return small_world(num_classes=2)
 
 
 def by_layer(model, suffix=""):
     """Return the weights of the layers named `..._source`, or of the others."""
     return {
-        leaf.name.removesuffix("_source"): [
-            v.numpy().tobytes() for v in leaf.weights
-        ]
+        leaf.name.removesuffix("_source"): bytes_of(leaf)
         for leaf in leaves(model)
         if leaf.weights
         and "_stitch_" not in leaf.name
@@ -39,8 +35,8 @@ def by_layer(model, suffix=""):
     }
 
 
-def test_the_identity_is_two_single_task_networks(world, fitted):
-    stitched, towers = fitted(cross_stitch), fitted(soft_sharing)
+def test_the_identity_is_two_single_task_networks(world, spy):
+    stitched, towers = spy(cross_stitch), spy(soft_sharing)
     model = cross_stitch.transfer(
         *world, steps=5, own_share=1, learned=False, **OPTIONS
     )
@@ -49,8 +45,8 @@ def test_the_identity_is_two_single_task_networks(world, fitted):
     assert by_layer(model) == by_layer(tuned)
 
     soft_sharing.transfer(*world, steps=5, strength=0, **OPTIONS)
-    other = stitched[0].get_layer("source_network")
-    alone = towers[0].get_layer("source_network")
+    other = stitched[0].model.get_layer("source_network")
+    alone = towers[0].model.get_layer("source_network")
     assert by_layer(other, "_source") == by_layer(alone)
 
 
@@ -96,8 +92,7 @@ def test_the_stitches_may_have_a_rate_of_their_own(world):
         pairs = zip(start.weights, model.weights, strict=True)
         return {a.path: b - a for a, b in pairs}
 
-    default = inspect.signature(cross_stitch.transfer).parameters
-    assert default["stitch_learning_rate"].default is None
+    assert defaults(cross_stitch.transfer)["stitch_learning_rate"] is None
     slow, fast = moved(), moved(stitch_learning_rate=0.1)
     for path, change in slow.items():
         ratio = 100.0 if "_stitch_" in path else 1.0
@@ -159,18 +154,17 @@ def test_the_result_holds_both_towers_and_one_head(world):
     dense = [x for x in leaves(model) if isinstance(x, layers.Dense)]
     assert [x.units for x in dense] == [target.num_classes]
     before = np.asarray(model(target.train.x))
-    (other,) = [x for x in leaves(model) if x.name == "block1_conv_source"]
+    other = layer_of(model, "block1_conv_source")
     other.kernel.assign(other.kernel + 1)
     assert not np.allclose(model(target.train.x), before)
 
 
 def test_batch_normalisation_ends_with_the_targets_statistics():
-    target = small_task("target", 1)
-    source = small_source(small_task("source", 3), normalised=True)
+    target, source = small_world(normalised=True)
     model = cross_stitch.transfer(target, source, steps=2, **OPTIONS)
-    before = [v.numpy().tobytes() for v in model.weights]
+    before = bytes_of(model)
     reestimate_statistics(model, target.train.x)
-    assert [v.numpy().tobytes() for v in model.weights] == before
+    assert bytes_of(model) == before
 
 
 def test_a_branch_is_within_a_block(world):

@@ -2,27 +2,19 @@
 
 import numpy as np
 import pytest
-from conftest import small_source, small_task
+from helpers import bytes_of, small_world
 
 from ktransfer.methods.structure.deep_transfer_network import transfer
 from ktransfer.models.surgery import adapt_input, cut, trainable_count
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def world():
-    source = small_source(
-        small_task("source", 3), normalised=True, steps=3, num_classes=4
-    )
-    return small_task("target", 1), source
-
-
-def bytes_of(model):
-    return [v.numpy().tobytes() for v in model.weights]
+    return small_world(normalised=True, num_classes=4)
 
 
 def test_under_an_identity_it_is_the_source():
-    target = small_task("target", 1)
-    source = small_source(small_task("source", 3), steps=3)
+    target, source = small_world()
     model = transfer(target, source, steps=0, seed=0)
     model.get_layer("target_logits").set_weights([np.eye(3), np.zeros(3)])
     x = target.train.x

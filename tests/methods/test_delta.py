@@ -2,9 +2,19 @@
 
 import numpy as np
 import pytest
-from conftest import defaults, small_source, small_task, weights_of
+from helpers import (
+    defaults,
+    idle,
+    layer_of,
+    log_loss,
+    sizes_of,
+    small_task,
+    small_world,
+    softmax,
+    standardised,
+    weights_of,
+)
 
-from ktransfer.engine import training
 from ktransfer.engine.prediction import predict
 from ktransfer.measures import evaluation
 from ktransfer.methods.finetuning import delta
@@ -21,49 +31,26 @@ OPTIONS = {"seed": 1, "batch_size": 16}
 BLOCKS = ["block1", "block2", "block3"]
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def world():
-    source = small_source(small_task("source", 3), steps=3)
-    return small_task("target", 1), source
+    return small_world()
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def normalised():
-    source = small_source(small_task("source", 3), normalised=True, steps=3)
-    return small_task("target", 1), source
+    return small_world(normalised=True)
 
 
-def prepared(monkeypatch, world, **options):
-    """Return graph and loss of the second stage, before its first step."""
-    seen = {}
-    monkeypatch.setattr(
-        delta, "fit", lambda model, *_, **more: seen.update(more, model=model)
-    )
-    seen["result"] = transfer(*world, steps=10, **OPTIONS, **options)
-    return seen
-
-
-def cross_entropy(labels, logits):
-    logits = np.asarray(logits, "float64")
-    log_sums = np.log(np.exp(logits).sum(-1))
-    return (log_sums - logits[np.arange(len(labels)), labels]).mean()
-
-
-def softmax(values):
-    powers = np.exp(values - np.max(values))
-    return powers / powers.sum()
-
-
-def standardised(values):
-    values = np.array(values, "float64")
-    return (values - values.mean()) / np.sqrt(
-        np.mean(values**2) - values.mean() ** 2
-    )
+def prepared(spy, world, **options):
+    """Return the result and the call of the second stage, which is not run."""
+    calls = spy(delta, instead=idle)
+    result = transfer(*world, steps=10, **OPTIONS, **options)
+    return result, calls[-1]
 
 
 @pytest.fixture(scope="module")
-def probe(world):
-    target, source = world
+def probe():
+    target, source = small_world()
     backbone = copy_backbone(source.model)
     return heads.probed(target, backbone, steps=20, learning_rate=0.05, seed=1)
 
@@ -74,45 +61,45 @@ def test_strengths_of_zero_are_fine_tuning_bit_for_bit(world):
     assert weights_of(ours) == weights_of(theirs)
 
 
-def test_the_penalty_is_zero_before_the_first_step(normalised, monkeypatch):
+def test_the_penalty_is_zero_before_the_first_step(normalised, spy):
     target, _ = normalised
-    seen = prepared(monkeypatch, normalised, strength=1e3, head_strength=0)
-    outputs = seen["model"](target.train.x)
+    _, call = prepared(spy, normalised, strength=1e3, head_strength=0)
+    outputs = call.model(target.train.x)
     assert len(outputs["maps"]) == 3
     for tuned, kept in outputs["maps"]:
         np.testing.assert_array_equal(tuned, kept)
-    hard = cross_entropy(target.train.y, outputs["logits"])
-    found = float(seen["loss"](target.train.y, outputs))
+    hard = log_loss(target.train.y, outputs["logits"])
+    found = float(call.loss(target.train.y, outputs))
     assert found == pytest.approx(hard, rel=1e-6)
 
 
-def test_the_source_runs_in_inference_mode(normalised, monkeypatch):
+def test_the_source_runs_in_inference_mode(normalised, spy):
     target, source = normalised
-    seen = prepared(monkeypatch, normalised)
+    result, call = prepared(spy, normalised)
     served = inline(source.model, tap=BLOCKS)
     images = np.repeat(target.train.x, 3, axis=-1)
     expected = served(images)
-    outputs = seen["model"](target.train.x, training=True)
+    outputs = call.model(target.train.x, training=True)
     for name, (tuned, kept) in zip(BLOCKS, outputs["maps"]):
         np.testing.assert_allclose(kept, expected[name], atol=1e-6)
         assert not np.allclose(tuned, kept, atol=1e-2)
-    twin = seen["model"].get_layer("source")
+    twin = call.model.get_layer("source")
     assert not twin.trainable_variables
-    ours = {id(v) for v in seen["result"].variables}
+    ours = {id(v) for v in result.variables}
     assert not ours & {id(v) for v in twin.variables}
 
 
-def test_the_loss_is_the_written_formula(world, monkeypatch):
+def test_the_loss_is_the_written_formula(world, monkeypatch, spy):
     target, _ = world
     given = [softmax(np.arange(c) / 3) for c in (4, 6, 8)]
     shares = [share.astype("float32") for share in given]
     monkeypatch.setattr(delta, "_importance", lambda *_: shares)
-    seen = prepared(monkeypatch, world, strength=0.3, head_strength=0.7)
+    result, call = prepared(spy, world, strength=0.3, head_strength=0.7)
     rng = np.random.default_rng(0)
-    for variable in seen["result"].trainable_variables:
+    for variable in result.trainable_variables:
         variable.assign(variable + rng.normal(0, 0.2, variable.shape))
-    outputs = seen["model"](target.train.x)
-    expected = cross_entropy(target.train.y, outputs["logits"])
+    outputs = call.model(target.train.x)
+    expected = log_loss(target.train.y, outputs["logits"])
     for (tuned, kept), share in zip(outputs["maps"], given):
         _, height, width, channels = tuned.shape
         for c in range(channels):
@@ -120,9 +107,9 @@ def test_the_loss_is_the_written_formula(world, monkeypatch):
             squares = (change**2).sum()
             scale = channels / (height * width)
             expected += 0.3 / 2 * share[c] * scale * squares
-    head = leaves(seen["result"])[-1].kernel.numpy().astype("float64")
+    head = leaves(result)[-1].kernel.numpy().astype("float64")
     expected += 0.7 / 2 * (head**2).sum()
-    found = float(seen["loss"](target.train.y, outputs))
+    found = float(call.loss(target.train.y, outputs))
     assert found == pytest.approx(expected, rel=1e-4)
 
 
@@ -143,17 +130,17 @@ def test_importance_is_the_rise_of_the_loss_without_the_channel(world, probe):
     found = delta._importance(probe, target, 1, 1000, 5.0)
     # A channel is gone for what follows if nothing reads it.
     readers = ["block2_conv", "block3_conv", "logits"]
-    whole = cross_entropy(target.train.y, predict(probe, target.train.x))
+    whole = log_loss(target.train.y, predict(probe, target.train.x))
     for shares, reader in zip(found, readers, strict=True):
         rises = []
         for channel in range(len(shares)):
             cropped = copy(probe)
-            (layer,) = [x for x in leaves(cropped) if x.name == reader]
+            layer = layer_of(cropped, reader)
             kernel = layer.kernel.numpy()
             kernel[..., channel, :] = 0
             layer.kernel.assign(kernel)
             logits = predict(cropped, target.train.x)
-            rises.append(cross_entropy(target.train.y, logits) - whole)
+            rises.append(log_loss(target.train.y, logits) - whole)
         assert np.ptp(rises) > 0.002
         wanted = softmax(standardised(rises) / 5)
         np.testing.assert_allclose(shares, wanted, rtol=1e-3)
@@ -174,17 +161,12 @@ def test_shares_sum_to_one_and_follow_the_temperature(world, probe):
         np.testing.assert_allclose(three, 1 / len(three), rtol=1e-5)
 
 
-def test_the_default_attention_is_far_from_uniform(world, monkeypatch):
-    seen, importance = [], delta._importance
-
-    def remembering(*args):
-        seen.append(importance(*args))
-        return seen[0]
-
-    monkeypatch.setattr(delta, "_importance", remembering)
-    prepared(monkeypatch, world)
-    assert [len(shares) for shares in seen[0]] == [4, 6, 8]
-    for shares in seen[0]:
+def test_the_default_attention_is_far_from_uniform(world, spy):
+    calls = spy(delta, "_importance")
+    prepared(spy, world)
+    (call,) = calls
+    assert [len(shares) for shares in call.result] == [4, 6, 8]
+    for shares in call.result:
         # Whatever the scale of the losses, and of both signs.
         logs = np.log(np.asarray(shares, "float64"))
         assert np.std(logs) == pytest.approx(1 / 5, rel=1e-4)
@@ -217,22 +199,14 @@ def test_the_defaults_are_the_authors():
     assert (found["probe_share"], found["num_images"]) == (0.2, 250)
 
 
-def test_no_more_images_are_read_than_the_bound(world, probe, monkeypatch):
+@pytest.mark.parametrize(("bound", "read"), [(7, 7), (1000, 48)])
+def test_no_more_images_are_read_than_the_bound(world, probe, spy, bound, read):
     target, _ = world
-    counts = set()
-
-    def counting(model, images):
-        counts.add(len(images))
-        return predict(model, images)
-
-    monkeypatch.setattr(delta, "predict", counting)
-    monkeypatch.setattr(evaluation, "predict", counting)
-    delta._importance(probe, target, 1, 7, 5.0)
+    calls = spy(delta, "predict"), spy(evaluation, "predict")
+    delta._importance(probe, target, 1, bound, 5.0)
+    counts = [size for part in calls for size in sizes_of(part)]
     # As often as there are masks read at once.
-    assert min(counts) == 7 and {count % 7 for count in counts} == {0}
-    counts.clear()
-    delta._importance(probe, target, 1, 1000, 5.0)
-    assert min(counts) == 48 and {count % 48 for count in counts} == {0}
+    assert min(counts) == read and not any(count % read for count in counts)
 
 
 def test_masks_read_at_once_are_masks_read_in_turn(world, probe, monkeypatch):
@@ -246,43 +220,35 @@ def test_masks_read_at_once_are_masks_read_in_turn(world, probe, monkeypatch):
 
 
 def test_the_source_is_frozen_while_its_channels_are_measured(
-    normalised, monkeypatch
+    normalised, spy, fits
 ):
     _, source = normalised
-    probes = []
-
-    def remembering(probe, *args):
-        probes.append((probe, weights_of(probe)))
-        return importance(probe, *args)
-
-    importance = delta._importance
-    monkeypatch.setattr(delta, "_importance", remembering)
-    training.ledger()
+    calls = spy(delta, "_importance", watch=weights_of)
     transfer(*normalised, steps=5, probe_share=0.6, **OPTIONS)
-    first, second = training.ledger()
+    first, second = fits
     assert (first.steps, second.steps) == (3, 2)
     # Only the head, and its inputs are computed once.
     assert (first.trainable_parameters, first.cached) == (8 * 3 + 3, 8)
     # So are the source's maps: 6x6x4, 3x3x6 and 1x1x8 values.
     assert second.cached == 6 * 6 * 4 + 3 * 3 * 6 + 8
-    (probe, before) = probes[0]
-    assert weights_of(probe) == before
+    (call,) = calls
+    assert weights_of(call.model) == call.before
     original = weights_of(source.model)
-    for path, value in before.items():
+    for path, value in call.before.items():
         if not path.startswith("logits"):
             assert value == original[path]
 
 
-def test_no_strength_needs_no_probe(world):
-    training.ledger()
+def test_no_strength_needs_no_probe(world, fits):
     transfer(*world, steps=10, strength=0, **OPTIONS)
-    assert [fit.steps for fit in training.ledger()] == [10]
+    assert [fit.steps for fit in fits] == [10]
 
 
-def test_the_second_stage_has_epochs_of_its_own(world, monkeypatch):
-    seen = prepared(monkeypatch, world)
-    assert seen["seed"] == stream(1, "stage", 2)
-    assert prepared(monkeypatch, world, strength=0)["seed"] == 1
+def test_the_second_stage_has_epochs_of_its_own(world, spy):
+    _, call = prepared(spy, world)
+    assert call.kwargs["seed"] == stream(1, "stage", 2)
+    _, call = prepared(spy, world, strength=0)
+    assert call.kwargs["seed"] == 1
 
 
 def test_a_strength_holds_the_maps(world):
@@ -321,13 +287,12 @@ def test_the_head_strength_shrinks_the_head(world):
     assert norms[1] < 0.9 * norms[0]
 
 
-def test_a_source_of_vectors_is_held_too():
+def test_a_source_of_vectors_is_held_too(fits):
     source = Source(
         attach_head(backbones.mlp((12, 12, 3), units=(10, 7)), 3, seed=0),
         small_task("source", 3),
     )
-    training.ledger()
     transfer(small_task("target", 1), source, steps=5, **OPTIONS)
-    first, second = training.ledger()
+    first, second = fits
     assert (first.steps, second.steps) == (1, 4)
     assert second.cached == 10 + 7

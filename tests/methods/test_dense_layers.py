@@ -1,10 +1,8 @@
 """Dense layers: new ones read the source's own Dense layer, which stays."""
 
-import inspect
-
 import numpy as np
 import pytest
-from conftest import small_backbone, small_source, small_task, weights_of
+from helpers import defaults, small_classifier, small_task, weights_of
 
 from ktransfer.errors import NotApplicable
 from ktransfer.methods.feature.dense_layers import transfer
@@ -12,16 +10,9 @@ from ktransfer.models.blocks import select
 from ktransfer.models.own import Source
 from ktransfer.models.surgery import (
     adapt_input,
-    attach_head,
     cut,
     trainable_count,
 )
-
-
-@pytest.fixture(scope="module")
-def world():
-    source = small_source(small_task("source", 3), normalised=True, steps=3)
-    return small_task("target", 1), source
 
 
 def moved(model, source):
@@ -76,8 +67,7 @@ def test_the_old_dense_layer_moves_on_request_and_nothing_else(world):
 
 
 def test_the_source_is_frozen_by_default_as_in_the_paper():
-    defaults = inspect.signature(transfer).parameters
-    assert defaults["train_source_dense"].default is False
+    assert defaults(transfer)["train_source_dense"] is False
 
 
 def test_both_start_from_the_same_weights(world):
@@ -91,6 +81,6 @@ def test_both_start_from_the_same_weights(world):
 
 def test_a_source_without_a_dense_layer_is_refused():
     task = small_task("source", 3)
-    source = Source(attach_head(small_backbone(), 3, seed=0), task)
+    source = Source(small_classifier(), task)
     with pytest.raises(NotApplicable, match="no Dense layer"):
         transfer(small_task("target", 1), source, steps=1, seed=0)

@@ -3,7 +3,7 @@
 import keras
 import numpy as np
 import pytest
-from conftest import defaults, worlds
+from helpers import bytes_of, defaults, small_world
 
 from ktransfer.errors import KTransferError
 from ktransfer.methods.finetuning.discriminative_learning_rates import transfer
@@ -16,8 +16,7 @@ POWERS = {"block1": 3, "block2": 2, "block3": 1, "logits": 0}
 
 @pytest.fixture
 def world():
-    target, (source,) = worlds(1)[0]
-    return target, source
+    return small_world()
 
 
 def weights(model):
@@ -32,10 +31,6 @@ def weights(model):
         )
         for name, found in blocks(model).items()
     }
-
-
-def bytes_of(model):
-    return [v.numpy().tobytes() for v in model.weights]
 
 
 @pytest.mark.parametrize("optimizer", [keras.optimizers.SGD, None])
@@ -56,7 +51,7 @@ def test_the_first_update_has_the_rate_of_its_block(world, optimizer):
 
 
 def test_decay_1_is_fine_tuning():
-    target, (source,) = worlds(1)[1]
+    target, source = small_world(normalised=True)
     options = {"steps": 3, "seed": 5, "batch_size": 16}
     model = transfer(target, source, decay=1, **options)
     same = fine_tuning.transfer(target, source, **options)
@@ -75,7 +70,7 @@ def test_a_huge_decay_leaves_lower_blocks_unmoved(world, decay):
 
 @pytest.mark.parametrize("decay", [0, -2.6, float("nan"), float("inf")])
 def test_a_decay_that_gives_no_rates_is_refused(world, decay):
-    with pytest.raises(KTransferError, match="decay is .* expected > 0"):
+    with pytest.raises(KTransferError, match="decay is .* above 0"):
         transfer(*world, steps=1, seed=5, decay=decay)
 
 

@@ -2,11 +2,10 @@
 
 import numpy as np
 import pytest
-from conftest import worlds
+from helpers import bytes_of, small_world
 from keras import ops
 
 from ktransfer.data import Split
-from ktransfer.engine import training
 from ktransfer.errors import KTransferError, NotApplicable
 from ktransfer.methods.fusion import ensemble
 from ktransfer.methods.fusion.ensemble import _most_likely, transfer
@@ -17,20 +16,16 @@ OPTIONS = {"seed": 5, "batch_size": 16}
 
 @pytest.fixture
 def world():
-    return worlds(2)[0]
+    return small_world(2)
 
 
 def chances(model, images):
     return np.asarray(ops.softmax(model(images))).astype("float64")
 
 
-def bytes_of(model):
-    return [v.numpy().tobytes() for v in model.weights]
-
-
 @pytest.mark.parametrize("weights", ["uniform", "fitted"])
 def test_one_source_is_fine_tuning(world, weights):
-    target, (source, _) = world
+    target, source, _ = world
     model = transfer(target, source, steps=2, weights=weights, **OPTIONS)
     tuned = fine_tuning.transfer(target, source, steps=2, **OPTIONS)
     assert bytes_of(model) == bytes_of(tuned)
@@ -38,11 +33,10 @@ def test_one_source_is_fine_tuning(world, weights):
     np.testing.assert_array_equal(model(x), tuned(x))
 
 
-def test_its_softmax_is_the_mean_of_the_members(world):
-    target, sources = world
-    training.ledger()
+def test_its_softmax_is_the_mean_of_the_members(world, fits):
+    target, *sources = world
     model = transfer(target, *sources, steps=4, **OPTIONS)
-    assert [fit.steps for fit in training.ledger()] == [2, 2]
+    assert [fit.steps for fit in fits] == [2, 2]
     x = target.train.x[:9]
     members = [model.get_layer(f"member_{i}") for i in (1, 2)]
     tuned = fine_tuning.transfer(target, sources[0], steps=2, **OPTIONS)
@@ -52,11 +46,10 @@ def test_its_softmax_is_the_mean_of_the_members(world):
     np.testing.assert_allclose(model(x), np.log(wanted), rtol=1e-4, atol=1e-6)
 
 
-def test_each_member_has_an_epoch_order_of_its_own(world):
-    target, (source, _) = world
-    training.ledger()
+def test_each_member_has_an_epoch_order_of_its_own(world, fits):
+    target, source, _ = world
     model = transfer(target, source, source, source, steps=6, **OPTIONS)
-    assert [fit.steps for fit in training.ledger()] == [2, 2, 2]
+    assert [fit.steps for fit in fits] == [2, 2, 2]
     members = [bytes_of(model.get_layer(f"member_{i}")) for i in (1, 2, 3)]
     tuned = fine_tuning.transfer(target, source, steps=2, **OPTIONS)
     assert members[0] == bytes_of(tuned)
@@ -64,7 +57,7 @@ def test_each_member_has_an_epoch_order_of_its_own(world):
 
 
 def test_equal_members_give_the_member(world):
-    target, (source, _) = world
+    target, source, _ = world
     model = transfer(target, source, source, steps=0, **OPTIONS)
     x = target.train.x[:9]
     member = model.get_layer("member_1")
@@ -88,24 +81,14 @@ def test_a_member_that_is_never_right_sinks_and_stays_finite():
     assert shares[1] >= 0 and sum(shares) == pytest.approx(1)
 
 
-def test_fitted_weights_are_held_out_from_the_members(world, monkeypatch):
-    target, sources = world
-    sizes, found = [], []
-    fit, most_likely = ensemble.fit, ensemble._most_likely
-
-    def watched_fit(model, data, **options):
-        sizes.append(len(data.y))
-        return fit(model, data, **options)
-
-    def watched_shares(*arguments):
-        found.append((arguments[0].shape, most_likely(*arguments)))
-        return found[0][1]
-
-    monkeypatch.setattr(ensemble, "fit", watched_fit)
-    monkeypatch.setattr(ensemble, "_most_likely", watched_shares)
+def test_fitted_weights_are_held_out_from_the_members(world, spy):
+    target, *sources = world
+    trainings, choices = spy(ensemble), spy(ensemble, "_most_likely")
     model = transfer(target, *sources, steps=4, weights="fitted", **OPTIONS)
-    ((shape, shares),) = found
-    assert sizes == [39, 39] and shape == (2, 9)
+    assert [len(call.args[1].y) for call in trainings] == [39, 39]
+    (choice,) = choices
+    assert choice.args[0].shape == (2, 9)
+    shares = choice.result
     assert sum(shares) == pytest.approx(1) and min(shares) >= 0
     x = target.train.x[:9]
     members = [model.get_layer(f"member_{i}") for i in (1, 2)]
@@ -114,7 +97,7 @@ def test_fitted_weights_are_held_out_from_the_members(world, monkeypatch):
 
 
 def test_one_image_a_class_leaves_nothing_to_fit_weights_on(world):
-    target, sources = world
+    target, *sources = world
     few = target._replace(train=Split(target.train.x[:3], target.train.y[:3]))
     with pytest.raises(NotApplicable, match="two labelled images"):
         transfer(few, *sources, steps=2, weights="fitted", **OPTIONS)
@@ -122,4 +105,4 @@ def test_one_image_a_class_leaves_nothing_to_fit_weights_on(world):
 
 def test_other_weightings_are_refused(world):
     with pytest.raises(KTransferError, match="fitted"):
-        transfer(world[0], *world[1], steps=2, weights="fited", **OPTIONS)
+        transfer(*world, steps=2, weights="fited", **OPTIONS)

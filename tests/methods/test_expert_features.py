@@ -3,7 +3,7 @@
 import keras
 import numpy as np
 import pytest
-from conftest import worlds
+from helpers import bytes_of
 
 from ktransfer.data import Split
 from ktransfer.errors import KTransferError
@@ -13,16 +13,6 @@ from ktransfer.methods.fusion.expert_features import transfer
 from ktransfer.models.handmade import ExpertFeatures
 
 NAMES = ("gradients", "moments", "symmetry", "holes")
-
-
-@pytest.fixture
-def world():
-    target, (source,) = worlds(1)[0]
-    return target, source
-
-
-def bytes_of(model):
-    return [v.numpy().tobytes() for v in model.weights]
 
 
 def measure(names, images):

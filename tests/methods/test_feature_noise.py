@@ -3,19 +3,13 @@
 import keras
 import numpy as np
 import pytest
-from conftest import small_source, small_task, weights_of
+from helpers import weights_of
 
 from ktransfer.engine.prediction import predict
 from ktransfer.methods.parameter import fine_tuning
 from ktransfer.methods.structure.feature_noise import transfer
 from ktransfer.models.graph import leaves
 from ktransfer.models.surgery import adapt_input, cut
-
-
-@pytest.fixture(scope="module")
-def world():
-    source = small_source(small_task("source", 3), steps=3)
-    return small_task("target", 1), source
 
 
 def test_strength_zero_is_fine_tuning_bit_for_bit(world):

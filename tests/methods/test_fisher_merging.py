@@ -1,12 +1,11 @@
 """Fisher merging: weights averaged by how much they matter to each source."""
 
-import inspect
 import json
 
 import keras
 import numpy as np
 import pytest
-from conftest import worlds
+from helpers import bytes_of, defaults, layer_of, norms_of, small_world
 from keras import ops
 
 from ktransfer.engine.normalization import reestimate_statistics
@@ -15,7 +14,6 @@ from ktransfer.measures.fisher import diagonal_fisher
 from ktransfer.methods.fusion import fisher_merging
 from ktransfer.methods.fusion.fisher_merging import _weighted_mean, transfer
 from ktransfer.models import backbones
-from ktransfer.models.graph import leaves
 from ktransfer.models.own import Source
 from ktransfer.models.surgery import attach_head, copy, copy_backbone, cut
 
@@ -24,16 +22,7 @@ START = {"steps": 0, "seed": 5, "num_images": 3}
 
 @pytest.fixture
 def world():
-    return worlds(2)[1]
-
-
-def bytes_of(model):
-    return [v.numpy().tobytes() for v in model.weights]
-
-
-def layer_of(model, name):
-    (found,) = [x for x in leaves(model) if x.name == name]
-    return found
+    return small_world(2, normalised=True)
 
 
 def in_float64(model):
@@ -46,8 +35,8 @@ def in_float64(model):
 
 def test_the_fisher_is_the_expected_squared_gradient(world):
     """By differences of log p in float64, so small that no kink counts."""
-    model = copy(world[1][0].model)
-    names, images = ("logits", "block1_conv"), world[1][0].task.train.x[:4]
+    model = copy(world[1].model)
+    names, images = ("logits", "block1_conv"), world[1].task.train.x[:4]
     variables = [layer_of(model, name).bias for name in names]
     found = diagonal_fisher(model, images, variables, num_images=9, seed=0)
     twin = in_float64(model)
@@ -75,8 +64,8 @@ def test_the_fisher_is_the_expected_squared_gradient(world):
 
 def test_a_softmax_has_its_closed_form(world):
     """With respect to the head's bias F_k is the mean of p_k (1 - p_k)."""
-    model = copy(world[1][0].model)
-    images = world[1][0].task.train.x
+    model = copy(world[1].model)
+    images = world[1].task.train.x
     head = layer_of(model, "logits")
     (found,) = diagonal_fisher(
         model, images, [head.bias], num_images=48, seed=0
@@ -86,7 +75,7 @@ def test_a_softmax_has_its_closed_form(world):
 
 
 def test_the_labels_of_the_data_play_no_part(world):
-    target, sources = world
+    target, *sources = world
     turned = [
         source._replace(
             task=source.task._replace(
@@ -101,7 +90,7 @@ def test_the_labels_of_the_data_play_no_part(world):
 
 def test_floor_and_norm_are_the_authors_defaults():
     """Worked by hand: a Fisher by its norm, floored before, not after."""
-    assert inspect.signature(transfer).parameters["floor"].default == 1e-6
+    assert defaults(transfer)["floor"] == 1e-6
     ones, zeros = [np.ones(1), np.ones(2)], [np.zeros(1), np.zeros(2)]
     # Norms 5 and 200: unnormalised the second would have the first weight.
     fishers = [
@@ -154,20 +143,19 @@ def test_the_mean_is_weighted_by_the_fishers():
     )
 
 
-def test_all_weight_on_one_source_gives_it(world, monkeypatch):
-    target, sources = world
+def test_all_weight_on_one_source_gives_it(world, spy):
+    target, *sources = world
     sizes = iter([0.0, 1.0])
-    seen = []
 
     def fisher(model, images, variables, **_):
-        seen.append(images)
         size = next(sizes)
         return [np.full(v.shape, size) for v in variables]
 
-    monkeypatch.setattr(fisher_merging, "diagonal_fisher", fisher)
+    calls = spy(fisher_merging, "diagonal_fisher", instead=fisher)
     model = transfer(target, *sources, floor=1e-12, **START)
     # Each source is measured on images of its own.
-    assert all(x is s.task.train.x for x, s in zip(seen, sources, strict=True))
+    for call, source in zip(calls, sources, strict=True):
+        assert call.args[1] is source.task.train.x
     backbone, wanted = cut(model, "features"), copy_backbone(sources[1].model)
     for mine, theirs in zip(
         backbone.trainable_variables, wanted.trainable_variables, strict=True
@@ -176,7 +164,7 @@ def test_all_weight_on_one_source_gives_it(world, monkeypatch):
 
 
 def test_equal_sources_give_themselves(world):
-    target, (source, _) = world
+    target, source, _ = world
     wanted = copy_backbone(source.model)
     alone = cut(transfer(target, source, **START), "features")
     assert bytes_of(alone) == bytes_of(wanted)
@@ -185,13 +173,12 @@ def test_equal_sources_give_themselves(world):
         twice.trainable_variables, wanted.trainable_variables
     ):
         np.testing.assert_array_equal(mine, theirs)
-    for layer in leaves(twice):
-        if layer.name.endswith("_norm"):
-            assert (layer.moving_variance.numpy() > 0).all()
+    for layer in norms_of(twice):
+        assert (layer.moving_variance.numpy() > 0).all()
 
 
 def test_the_statistics_are_those_of_the_target(world):
-    target, sources = world
+    target, *sources = world
     merged = cut(transfer(target, *sources, **START), "features")
     before = bytes_of(merged)
     reestimate_statistics(merged, target.train.x)
@@ -202,7 +189,7 @@ def test_the_statistics_are_those_of_the_target(world):
 
 
 def test_needs_are_named(world):
-    target, (source, _) = world
+    target, source, _ = world
     other = attach_head(backbones.mlp((12, 12, 3)), 3, seed=0)
     with pytest.raises(NotApplicable, match="one architecture"):
         transfer(target, source, Source(other, source.task), **START)

@@ -4,7 +4,7 @@ import itertools
 
 import numpy as np
 import pytest
-from conftest import small_backbone, small_source, small_task, weights_of
+from helpers import idle, renamed, small_backbone, small_task, weights_of
 
 from ktransfer.engine import batches, training
 from ktransfer.errors import KTransferError, NotApplicable
@@ -15,11 +15,6 @@ from ktransfer.models.blocks import blocks
 from ktransfer.models.own import Source
 from ktransfer.models.surgery import attach_head, copy, cut, freeze
 from ktransfer.stages import heads, teachers
-
-
-@pytest.fixture(scope="module")
-def world():
-    return small_task("target", 1), small_source(small_task("source", 3))
 
 
 def test_the_teacher_itself_behind_an_identity_is_at_distance_zero():
@@ -61,9 +56,8 @@ def test_hint_share_zero_is_distillation(world):
 
 
 @pytest.mark.parametrize("block", ["block2", "features"])
-def test_the_hint_trains_up_to_its_block_and_no_further(world, block):
+def test_the_hint_trains_up_to_its_block_and_no_further(world, block, fits):
     target, source = world
-    training.ledger()
     model = transfer(
         target,
         source,
@@ -73,7 +67,7 @@ def test_the_hint_trains_up_to_its_block_and_no_further(world, block):
         hint_block=block,
         hint_share=1.0,
     )
-    (fit,) = training.ledger()
+    (fit,) = fits
     assert fit.steps == 2 and fit.cached in (3 * 3 * 6, 8)
     start = heads.small_network(target, 1, name="student")
     # The regressor is not in the result.
@@ -89,35 +83,31 @@ def test_the_hint_trains_up_to_its_block_and_no_further(world, block):
     assert moved == {"block1", "block2", "block3", "logits"} - above
 
 
-def test_the_steps_are_divided(world):
+def test_the_steps_are_divided(world, fits):
     target, source = world
-    other = source._replace(task=source.task._replace(labels=("a", "b", "c")))
-    training.ledger()
+    other = renamed(source)
     transfer(target, other, steps=6, seed=1, batch_size=8)
-    assert [fit.steps for fit in training.ledger()] == [3, 1, 2]
+    assert [fit.steps for fit in fits] == [3, 1, 2]
 
 
-def test_every_stage_has_an_epoch_order_of_its_own(world, monkeypatch):
+def test_every_stage_has_an_epoch_order_of_its_own(world, spy):
     """Of one order all stages would see the same first images."""
     target, source = world
-    other = source._replace(task=source.task._replace(labels=("a", "b", "c")))
-    seeds = []
-
-    def watched(model, data, *, seed, **options):
-        seeds.append(seed)
-
-    for room in (fitnets, teachers):
-        monkeypatch.setattr(room, "fit", watched)
+    other = renamed(source)
+    hints, others = (spy(room, instead=idle) for room in (fitnets, teachers))
     transfer(target, other, steps=12, seed=1)
+    teaching, learning = others
+    seeds = [call.kwargs["seed"] for call in (teaching, *hints, learning)]
     orders = [batches.epoch_order(48, 3, 16, seed) for seed in seeds]
     assert len(orders) == 3
     for one, two in itertools.combinations(orders, 2):
         assert not np.array_equal(one, two)
     # The student starts as it does without a teacher, or without a hint.
     assert seeds[1] == 1
-    seeds.clear()
+    hints.clear()
+    others.clear()
     transfer(target, source, steps=12, seed=1, hint_share=0.0)
-    assert seeds == [1, 1]
+    assert [call.kwargs["seed"] for call in (*hints, *others)] == [1, 1]
 
 
 def test_the_student_runs_once_a_step():
@@ -142,14 +132,13 @@ def test_the_student_runs_once_a_step():
     )
 
 
-def test_a_block_that_is_not_there_is_refused_before_training(world):
+def test_a_block_that_is_not_there_is_refused_before_training(world, fits):
     target, source = world
     dense = Source(
         attach_head(backbones.mlp((12, 12, 3)), 3, seed=0), source.task
     )
-    training.ledger()
     with pytest.raises(NotApplicable, match="no hint block 'block2'"):
         transfer(target, dense, steps=2, seed=0)
     with pytest.raises(KTransferError, match="block3"):
         transfer(target, source, steps=2, seed=0, hint_block="block33")
-    assert not training.ledger()
+    assert not fits

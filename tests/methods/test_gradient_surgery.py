@@ -3,9 +3,9 @@
 import keras
 import numpy as np
 import pytest
-from conftest import small_source, small_task, weights_of
+from helpers import small_world, weights_of
 
-from ktransfer.engine import backend, training
+from ktransfer.engine import backend
 from ktransfer.engine.losses import cross_entropy
 from ktransfer.engine.normalization import reestimate_statistics
 from ktransfer.methods.multitask import gradient_surgery, hard_sharing
@@ -14,10 +14,9 @@ from ktransfer.stages.streams import first_backbone, two_streams
 OPTIONS = {"steps": 1, "batch_size": 48, "from_source": True}
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def world():
-    source = small_source(small_task("source", 3), steps=3)
-    return small_task("target", 1), source
+    return small_world()
 
 
 def surgery(gradients):
@@ -107,10 +106,11 @@ def test_no_conflict_is_hard_sharing(world):
         np.testing.assert_array_equal(a, b)
 
 
-def test_a_conflict_is_projected_and_the_heads_keep_their_gradients(world):
+def test_a_conflict_is_projected_and_the_heads_keep_their_gradients(
+    world, fits
+):
     seed = seed_with(world, conflict=True)
     sgd = {"optimizer": keras.optimizers.SGD, "learning_rate": 0.1}
-    training.ledger()
     start = gradient_surgery.transfer(
         *world, seed=seed, **{**OPTIONS, "steps": 0}
     )
@@ -123,13 +123,12 @@ def test_a_conflict_is_projected_and_the_heads_keep_their_gradients(world):
     for _, b, c in trios:
         assert np.array_equal(b, c) == is_head(b)
     # The loss that is reported is the plain sum.
-    surgical, shared = training.ledger()
+    surgical, shared = fits
     assert surgical.curve[0][1] == pytest.approx(shared.curve[0][1], rel=1e-5)
 
 
 def test_batch_normalisation_ends_with_the_targets_statistics():
-    target = small_task("target", 1)
-    source = small_source(small_task("source", 3), normalised=True)
+    target, source = small_world(normalised=True)
     model = gradient_surgery.transfer(target, source, seed=0, **OPTIONS)
     before = weights_of(model)
     reestimate_statistics(model, target.train.x)

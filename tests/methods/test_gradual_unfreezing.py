@@ -1,14 +1,12 @@
 """Gradual unfreezing: each stage trains the head and one more block."""
 
 import pytest
-from conftest import worlds
+from helpers import bytes_by_block, moved_names
 
-from ktransfer.engine import training
 from ktransfer.errors import NotApplicable
 from ktransfer.methods.finetuning import gradual_unfreezing
 from ktransfer.methods.finetuning.gradual_unfreezing import transfer
 from ktransfer.methods.parameter import fine_tuning
-from ktransfer.models.blocks import blocks
 from ktransfer.models.surgery import trainable_count
 
 OPTIONS = {"steps": 8, "seed": 5, "batch_size": 16}
@@ -17,53 +15,27 @@ BLOCKS = ["block1", "block2", "block3", "logits"]
 
 
 @pytest.fixture
-def world():
-    target, (source,) = worlds(1)[1]
-    return target, source
+def stages(spy):
+    """The calls of `fit`, one a stage."""
+    return spy(gradual_unfreezing, watch=bytes_by_block)
 
 
-@pytest.fixture
-def stages(monkeypatch):
-    """A list that receives (names of blocks that moved, options) a stage."""
-    seen = []
-
-    def watched(model, *args, **options):
-        before = states(model)
-        training.fit(model, *args, **options)
-        after = states(model)
-        moved = [name for name in before if after[name] != before[name]]
-        seen.append((moved, options))
-
-    monkeypatch.setattr(gradual_unfreezing, "fit", watched)
-    return seen
-
-
-def states(model):
-    """Return the bytes of each block, BatchNorm's statistics included."""
-    return {
-        name: [v.numpy().tobytes() for layer in found for v in layer.weights]
-        for name, found in blocks(model).items()
-    }
+def moved(stages):
+    """Return the names of the blocks that each stage moved."""
+    return [moved_names(stage.before, stage.after) for stage in stages]
 
 
 def test_each_stage_moves_the_head_and_one_more_block(world, stages):
     tuned = fine_tuning.transfer(*world, **{**OPTIONS, "steps": 0})
     model = transfer(*world, **OPTIONS)
-    assert [moved for moved, _ in stages] == [
-        BLOCKS[3:],
-        BLOCKS[2:],
-        BLOCKS[1:],
-        BLOCKS,
-    ]
+    assert moved(stages) == [set(BLOCKS[first:]) for first in (3, 2, 1, 0)]
     assert trainable_count(model) == trainable_count(tuned)
     # The stages do not all begin with the same images.
-    assert len({options["seed"] for _, options in stages}) == 4
+    assert len({stage.kwargs["seed"] for stage in stages}) == 4
 
 
-def test_each_stage_starts_afresh_and_says_what_it_trained(world):
-    training.ledger()
+def test_each_stage_starts_afresh_and_says_what_it_trained(world, fits):
     transfer(*world, **{**OPTIONS, "steps": 6})
-    fits = training.ledger()
     # Six steps in four stages: all are taken.
     assert sum(fit.steps for fit in fits) == 6
     counts = [fit.trainable_parameters for fit in fits]
@@ -79,20 +51,21 @@ def test_fewer_stages_thaw_several_blocks_at_once(
     world, stages, num_stages, first_blocks
 ):
     transfer(*world, num_stages=num_stages, **OPTIONS)
-    assert [moved for moved, _ in stages] == [
-        BLOCKS[first:] for first in first_blocks
-    ]
+    assert moved(stages) == [set(BLOCKS[first:]) for first in first_blocks]
 
 
 def test_a_single_stage_is_fine_tuning(world):
     options = {**OPTIONS, "steps": 3}
     model = transfer(*world, num_stages=1, **options)
-    assert states(model) == states(fine_tuning.transfer(*world, **options))
+    assert bytes_by_block(model) == bytes_by_block(
+        fine_tuning.transfer(*world, **options)
+    )
 
 
 @pytest.mark.parametrize("num_stages", [0, 5])
-def test_more_stages_than_blocks_and_the_head_do_not_apply(world, num_stages):
-    training.ledger()
+def test_more_stages_than_blocks_and_the_head_do_not_apply(
+    world, num_stages, fits
+):
     with pytest.raises(NotApplicable, match="expected 1 to 4"):
         transfer(*world, num_stages=num_stages, **OPTIONS)
-    assert not training.ledger()
+    assert not fits

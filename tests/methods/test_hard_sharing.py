@@ -3,9 +3,8 @@
 import keras
 import numpy as np
 import pytest
-from conftest import small_source, small_task, weights_of
+from helpers import bytes_of, small_world
 
-from ktransfer.engine import training
 from ktransfer.engine.batches import epoch_order
 from ktransfer.engine.normalization import reestimate_statistics
 from ktransfer.methods.baselines import scratch
@@ -16,14 +15,10 @@ from ktransfer.models.own import Source
 from ktransfer.stages.streams import first_backbone, two_streams
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def world():
-    source = small_source(small_task("source", 3, num_classes=2), steps=3)
-    return small_task("target", 1), source
-
-
-def state(model):
-    return list(weights_of(model).values())
+    """The source has two classes, the target three."""
+    return small_world(num_classes=2)
 
 
 def of_another_task(source, rows):
@@ -38,7 +33,7 @@ def test_without_the_source_it_is_scratch(world):
     target, source = world
     options = {"steps": 2, "seed": 3, "batch_size": 4}
     model = transfer(target, source, source_weight=0, **options)
-    assert state(model) == state(scratch.transfer(target, **options))
+    assert bytes_of(model) == bytes_of(scratch.transfer(target, **options))
 
 
 def test_without_the_source_it_is_fine_tuning_if_it_starts_there(world):
@@ -48,7 +43,7 @@ def test_without_the_source_it_is_fine_tuning_if_it_starts_there(world):
         target, source, source_weight=0, from_source=True, **options
     )
     tuned = fine_tuning.transfer(target, source, **options)
-    assert state(model) == state(tuned)
+    assert bytes_of(model) == bytes_of(tuned)
 
 
 def test_only_the_images_of_a_batch_count(world):
@@ -59,11 +54,11 @@ def test_only_the_images_of_a_batch_count(world):
     model = transfer(target, source, **options)
     same = transfer(target, of_another_task(source, beyond), **options)
     other = transfer(target, of_another_task(source, order[0]), **options)
-    assert state(model) == state(same)
-    assert state(model) != state(other)
+    assert bytes_of(model) == bytes_of(same)
+    assert bytes_of(model) != bytes_of(other)
 
 
-def test_the_loss_is_the_weighted_sum_of_two_means(world):
+def test_the_loss_is_the_weighted_sum_of_two_means(world, fits):
     target, source = world
     backbone = first_backbone(source, seed=1, from_source=True)
     both = two_streams(target, source, backbone, backbone, seed=1)
@@ -77,7 +72,6 @@ def test_the_loss_is_the_weighted_sum_of_two_means(world):
         chosen = logits[np.arange(16), splits[name].y[rows[name]]]
         norm = np.log(np.exp(logits).sum(axis=-1))
         expected += weight * np.mean(norm - chosen)
-    training.ledger()
     transfer(
         target,
         source,
@@ -88,7 +82,7 @@ def test_the_loss_is_the_weighted_sum_of_two_means(world):
         source_weight=2.0,
         target_weight=0.5,
     )
-    (done,) = training.ledger()
+    (done,) = fits
     assert done.curve[0][1] == pytest.approx(expected, rel=1e-5)
 
 
@@ -106,7 +100,7 @@ def test_the_source_moves_the_backbone_and_not_the_targets_head(world):
 
 
 def test_the_two_heads_start_from_weights_of_their_own():
-    target, source = small_task("target", 1), small_source(small_task("s", 3))
+    target, source = small_world()
     backbone = first_backbone(source, seed=1, from_source=True)
     both = two_streams(target, source, backbone, backbone, seed=1)
     one, other = (
@@ -123,11 +117,10 @@ def test_the_sources_head_is_not_in_the_result(world):
 
 
 def test_batch_normalisation_ends_with_the_targets_statistics():
-    target = small_task("target", 1)
-    source = small_source(small_task("source", 3), normalised=True)
+    target, source = small_world(normalised=True)
     model = transfer(
         target, source, steps=2, seed=0, batch_size=4, from_source=True
     )
-    before = state(model)
+    before = bytes_of(model)
     reestimate_statistics(model, target.train.x)
-    assert state(model) == before
+    assert bytes_of(model) == before

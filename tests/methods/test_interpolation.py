@@ -2,32 +2,27 @@
 
 import numpy as np
 import pytest
-from conftest import defaults, worlds
+from helpers import bytes_of, defaults, norms_of, small_world
 
 from ktransfer.engine.prediction import predict
 from ktransfer.methods.parameter import fine_tuning
 from ktransfer.methods.parameter.interpolation import transfer
 from ktransfer.methods.structure import structure_transfer
-from ktransfer.models.graph import leaves
 from ktransfer.models.surgery import copy_backbone, cut, fresh
-
-
-def bytes_of(model):
-    return [v.numpy().tobytes() for v in model.weights]
 
 
 @pytest.mark.parametrize(
     ("alpha", "end"), [(1, fine_tuning), (0, structure_transfer)]
 )
 def test_its_ends_are_fine_tuning_and_structure_transfer(alpha, end):
-    target, (source,) = worlds(1)[1]
+    target, source = small_world(normalised=True)
     options = {"steps": 4, "seed": 5, "batch_size": 16}
     model = transfer(target, source, alpha=alpha, **options)
     assert bytes_of(model) == bytes_of(end.transfer(target, source, **options))
 
 
 def test_before_training_every_backbone_variable_is_the_mix():
-    target, (source,) = worlds(1)[0]
+    target, source = small_world()
     model = transfer(target, source, steps=0, seed=5, alpha=0.25)
     backbone = cut(model, "features")
     theirs = copy_backbone(source.model)
@@ -40,9 +35,9 @@ def test_before_training_every_backbone_variable_is_the_mix():
 
 
 def test_between_the_ends_batchnorm_has_the_statistics_of_the_target():
-    target, (source,) = worlds(1)[1]
+    target, source = small_world(normalised=True)
     model = transfer(target, source, steps=0, seed=5, alpha=0.5)
-    norms = [x for x in leaves(model) if x.name.endswith("_norm")]
+    norms = norms_of(model)
     assert len(norms) == 3
     assert all((norm.moving_variance.numpy() > 0).all() for norm in norms)
     seen = predict(cut(model, "block1_conv"), target.train.x)

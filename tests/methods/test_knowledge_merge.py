@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from conftest import small_source, small_task, weights_of
+from helpers import small_world, weights_of
 
 from ktransfer.errors import KTransferError, NotApplicable
 from ktransfer.methods.knowledge import knowledge_merge
@@ -15,13 +15,9 @@ from ktransfer.stages.weights import refresh_statistics
 OPTIONS = {"steps": 2, "seed": 1, "batch_size": 8}
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def world():
-    sources = [
-        small_source(small_task(name, 3), steps=2 + number, normalised=True)
-        for number, name in enumerate(("source", "between"))
-    ]
-    return small_task("target", 1), *sources
+    return small_world(2, normalised=True)
 
 
 def backbone_of(model):
@@ -63,8 +59,7 @@ def test_halfway_it_is_neither(world, operator):
 
 @pytest.mark.parametrize("operator", knowledge_merge._OPERATORS)
 def test_a_model_merged_with_itself_is_itself(operator):
-    target = small_task("target", 1)
-    source = small_source(small_task("source", 3), steps=2)
+    target, source = small_world()
     merged = transfer(
         target, source, source, steps=0, seed=1, operator=operator
     )
@@ -119,7 +114,7 @@ def test_statistics_are_those_of_the_merged_network(world):
 
 def test_what_cannot_be_merged_is_refused(world):
     target, source, _ = world
-    plain = small_source(small_task("source", 3))
+    _, plain = small_world()
     with pytest.raises(NotApplicable, match="one architecture"):
         transfer(target, source, plain, **OPTIONS)
     with pytest.raises(KTransferError, match="'geometric'"):

@@ -3,10 +3,9 @@
 import keras
 import numpy as np
 import pytest
-from conftest import small_source, small_task
+from helpers import small_source, small_task, small_world
 from keras import layers
 
-from ktransfer.engine import training
 from ktransfer.engine.prediction import predict
 from ktransfer.measures.transferability import label_map, leep
 from ktransfer.methods.structure.label_mapping import transfer
@@ -22,12 +21,11 @@ def probabilities_of(source, target):
     return shares / shares.sum(axis=1, keepdims=True)
 
 
-def test_the_log_likelihood_on_the_labelled_images_is_leep():
+def test_the_log_likelihood_on_the_labelled_images_is_leep(fits):
     target = small_task("target", 1)
     source = small_source(small_task("source", 3), steps=20, num_classes=5)
-    training.ledger()
     model = transfer(target, source, steps=8, seed=0)
-    assert not training.ledger() and trainable_count(model) == 0
+    assert not fits and trainable_count(model) == 0
     logits = predict(model, target.train.x).astype("float64")
     theta = probabilities_of(source, target)
     np.testing.assert_allclose(
@@ -74,6 +72,6 @@ def test_a_perfect_source_is_right_under_any_names_of_its_classes(order):
 
 def test_a_class_without_labels_gets_a_finite_logit():
     target = small_task("target", 1)._replace(num_classes=4)
-    source = small_source(small_task("source", 3))
+    _, source = small_world()
     logits = predict(transfer(target, source, steps=0, seed=0), target.train.x)
     assert logits.shape == (48, 4) and np.isfinite(logits).all()

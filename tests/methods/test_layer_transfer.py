@@ -1,7 +1,7 @@
 """Layer transfer: exactly the lowest blocks are the source's."""
 
 import pytest
-from conftest import defaults, worlds
+from helpers import bytes_by_block, bytes_of, defaults, small_world
 
 from ktransfer.errors import NotApplicable
 from ktransfer.methods.feature import linear_probe
@@ -14,15 +14,6 @@ from ktransfer.models.surgery import copy_backbone, fresh
 OPTIONS = {"steps": 3, "seed": 5, "batch_size": 16}
 
 
-def bytes_of(model):
-    return [v.numpy().tobytes() for v in model.weights]
-
-
-def block_bytes(model, name):
-    layers = blocks(model)[name]
-    return [v.numpy().tobytes() for layer in layers for v in layer.weights]
-
-
 @pytest.mark.parametrize(
     ("num_blocks", "freeze_copied", "other"),
     [
@@ -32,7 +23,7 @@ def block_bytes(model, name):
     ],
 )
 def test_its_ends_are_other_methods(num_blocks, freeze_copied, other):
-    target, (source,) = worlds(1)[0]
+    target, source = small_world()
     model = transfer(
         target,
         source,
@@ -46,7 +37,7 @@ def test_its_ends_are_other_methods(num_blocks, freeze_copied, other):
 
 @pytest.mark.parametrize("freeze_copied", [True, False])
 def test_exactly_the_copied_blocks_are_the_sources(freeze_copied):
-    target, (source,) = worlds(1)[1]
+    target, source = small_world(normalised=True)
     start, model = (
         transfer(
             target,
@@ -59,18 +50,18 @@ def test_exactly_the_copied_blocks_are_the_sources(freeze_copied):
     )
     initial = fresh(copy_backbone(source.model), 5)
     for name in ("block1", "block2"):
-        theirs = block_bytes(source.model, name)
-        assert block_bytes(start, name) == theirs
+        theirs = bytes_by_block(source.model)[name]
+        assert bytes_by_block(start)[name] == theirs
         # Frozen (AnB) or tuned (AnB+), BatchNorm's statistics included.
-        assert (block_bytes(model, name) == theirs) == freeze_copied
+        assert (bytes_by_block(model)[name] == theirs) == freeze_copied
         for layer in blocks(model)[name]:
             assert layer.trainable != freeze_copied
-    assert block_bytes(start, "block3") == block_bytes(initial, "block3")
-    assert block_bytes(model, "block3") != block_bytes(initial, "block3")
+    assert bytes_by_block(start)["block3"] == bytes_by_block(initial)["block3"]
+    assert bytes_by_block(model)["block3"] != bytes_by_block(initial)["block3"]
 
 
 def test_more_blocks_than_there_are_do_not_apply():
-    target, (source,) = worlds(1)[0]
+    target, source = small_world()
     with pytest.raises(NotApplicable, match="0 to 3.*block1, block2, block3"):
         transfer(target, source, num_blocks=4, **OPTIONS)
 

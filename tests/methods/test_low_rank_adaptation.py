@@ -3,16 +3,15 @@
 import keras
 import numpy as np
 import pytest
-from conftest import (
+from helpers import (
+    bytes_of,
     defaults,
-    small_source,
     small_task,
     small_transformer,
     weights_of,
 )
 from keras import layers
 
-from ktransfer.engine import training
 from ktransfer.engine.prediction import predict
 from ktransfer.errors import KTransferError, NotApplicable
 from ktransfer.methods.feature import linear_probe
@@ -27,12 +26,6 @@ from ktransfer.models.surgery import attach_head, trainable_count
 OPTIONS = {"seed": 1, "batch_size": 16}
 CONVOLUTIONS = {"block1_conv", "block2_conv", "block3_conv"}
 HEAD = 8 * 3 + 3
-
-
-@pytest.fixture(scope="module")
-def world():
-    source = small_source(small_task("source", 3), normalised=True, steps=3)
-    return small_task("target", 1), source
 
 
 @pytest.fixture(scope="module")
@@ -182,67 +175,55 @@ def test_the_layer_saves_and_loads(build, shape, tmp_path):
     assert (layer.rank, layer.alpha, layer.seed) == (2, 3.0, 1)
 
 
-def test_it_starts_as_the_source_bit_for_bit(world, fitted):
-    trained = fitted(low_rank_adaptation)
+def test_it_starts_as_the_source_bit_for_bit(world, spy):
+    calls = spy(low_rank_adaptation)
     model = transfer(*world, steps=0, **OPTIONS)
     probe = linear_probe.transfer(*world, steps=0, **OPTIONS)
     x = world[0].train.x
-    np.testing.assert_array_equal(trained[0](x), probe(x))
+    np.testing.assert_array_equal(calls[0].model(x), probe(x))
     np.testing.assert_array_equal(model(x), probe(x))
     assert weights_of(model) == weights_of(probe)
-    for layer in low_rank(trained[0]).values():
+    for layer in low_rank(calls[0].model).values():
         assert (layer.expand[0].numpy() == 0).all()
         assert (layer.reduce[0].numpy() != 0).all()
 
 
-def watched(monkeypatch):
-    """Return a list that gets the outputs of what `fit` trained, unmerged.
-
-    Also the weights of the owned layers before and after, and the count.
-    """
-    seen = []
-
-    def watching(model, data, **options):
-        owned = [x.layer for x in low_rank(model).values()]
-        before = [v.numpy().tobytes() for x in owned for v in x.weights]
-        training.fit(model, data, **options)
-        after = [v.numpy().tobytes() for x in owned for v in x.weights]
-        seen.append(
-            {
-                "frozen": before == after and len(before) > 0,
-                "moved": [
-                    expand.numpy().any()
-                    for x in low_rank(model).values()
-                    for expand in x.expand
-                ],
-                "outputs": predict(model, data.x),
-                "count": trainable_count(model),
-                "names": set(low_rank(model)),
-            }
-        )
-
-    monkeypatch.setattr(low_rank_adaptation, "fit", watching)
-    return seen
+def unmerged(model):
+    """Return what the layers hold that `fit` trains, which are merged after."""
+    adapted = low_rank(model).values()
+    return {
+        "frozen": [bytes_of(layer.layer) for layer in adapted],
+        "moved": [x.numpy().any() for layer in adapted for x in layer.expand],
+        "outputs": predict(model, small_task("target", 1).train.x),
+        "count": trainable_count(model),
+        "names": set(low_rank(model)),
+    }
 
 
-def test_merged_is_unmerged_and_the_base_kept_its_bits(
-    world, monkeypatch, tmp_path
-):
-    seen = watched(monkeypatch)
+def check_the_merge(call, model):
+    """Assert that the base kept its bits and `model` answers as unmerged."""
+    assert all(call.before["frozen"])
+    assert call.before["frozen"] == call.after["frozen"]
+    assert all(call.after["moved"])
+    served = predict(model, small_task("target", 1).train.x)
+    np.testing.assert_allclose(served, call.after["outputs"], atol=1e-5)
+
+
+def test_merged_is_unmerged_and_the_base_kept_its_bits(world, spy, tmp_path):
+    calls = spy(low_rank_adaptation, watch=unmerged)
     target, source = world
     model = transfer(
         target, source, steps=3, learning_rate=1e-2, rank=2, **OPTIONS
     )
-    (found,) = seen
-    assert found["frozen"] and all(found["moved"])
+    (call,) = calls
+    check_the_merge(call, model)
+    found = call.after
     assert found["names"] == CONVOLUTIONS
     # rank (9 in + out) of each convolution, and the new head.
     inputs_outputs = [(3, 4), (4, 6), (6, 8)]
     expected = sum(2 * (9 * i + o) for i, o in inputs_outputs)
     assert found["count"] == expected + HEAD
 
-    merged = predict(model, target.train.x)
-    np.testing.assert_allclose(merged, found["outputs"], atol=1e-5)
     model.save(tmp_path / "model.keras")
     loaded = keras.saving.load_model(tmp_path / "model.keras")
     np.testing.assert_allclose(
@@ -266,28 +247,25 @@ def test_merged_is_unmerged_and_the_base_kept_its_bits(
             assert np.linalg.matrix_rank(flat, tol=1e-5) == 2
 
 
-def test_dense_layers_are_adapted_too(dense_world, monkeypatch):
-    seen = watched(monkeypatch)
+def test_dense_layers_are_adapted_too(dense_world, spy):
+    calls = spy(low_rank_adaptation, watch=unmerged)
     target, source = dense_world
     model = transfer(target, source, steps=3, rank=2, **OPTIONS)
-    (found,) = seen
-    assert found["frozen"] and all(found["moved"])
+    (call,) = calls
+    check_the_merge(call, model)
     width = 12 * 12 * 3
     expected = 2 * (width + 10) + 2 * (10 + 7) + 7 * 3 + 3
-    assert found["count"] == expected
-    np.testing.assert_allclose(
-        predict(model, target.train.x), found["outputs"], atol=1e-5
-    )
+    assert call.after["count"] == expected
 
 
 @pytest.mark.parametrize("traces", [False, True])
 def test_by_default_attention_alone_is_adapted(
-    attention_world, monkeypatch, request, traces
+    attention_world, spy, request, traces
 ):
     """Of a transformer, the paper adapts Wq and Wv and freezes the rest."""
     if traces:
         request.getfixturevalue("traced")
-    seen = watched(monkeypatch)
+    calls = spy(low_rank_adaptation, watch=unmerged)
     target, source = attention_world
     start, model = (
         transfer(
@@ -295,13 +273,11 @@ def test_by_default_attention_alone_is_adapted(
         )
         for steps in (0, 4)
     )
-    found = seen[-1]
-    assert found["frozen"] and found["moved"] == [True, True]
+    check_the_merge(calls[-1], model)
+    found = calls[-1].after
+    assert found["moved"] == [True, True]
     assert found["names"] == {"attention"}
     assert found["count"] == 2 * 2 * (8 + 2 * 3) + HEAD
-    np.testing.assert_allclose(
-        predict(model, target.train.x), found["outputs"], atol=1e-5
-    )
     assert not low_rank(model)
     adapted = ("attention/query/kernel", "attention/value/kernel")
     for old, new in zip(start.weights, model.weights, strict=True):
@@ -312,23 +288,23 @@ def test_by_default_attention_alone_is_adapted(
             assert np.linalg.matrix_rank(flat, tol=1e-5) == 2
 
 
-def test_query_and_value_have_starts_of_their_own(attention_world, fitted):
-    trained = fitted(low_rank_adaptation)
+def test_query_and_value_have_starts_of_their_own(attention_world, spy):
+    calls = spy(low_rank_adaptation)
     transfer(*attention_world, steps=0, **OPTIONS)
-    query, value = low_rank(trained[0])["attention"].reduce
+    query, value = low_rank(calls[0].model)["attention"].reduce
     assert np.abs(query.numpy() - value.numpy()).min() > 0
     for start in (query, value):
         assert 0.7 < np.abs(start).max() * np.sqrt(8) < 1
 
 
 def test_of_a_transformer_other_layers_are_adapted_when_named(
-    attention_world, fitted
+    attention_world, spy
 ):
-    trained = fitted(low_rank_adaptation)
+    calls = spy(low_rank_adaptation)
     for targets in ("mlp", ["attention", "mlp"], ["patch_conv", "attention"]):
         transfer(*attention_world, steps=2, targets=targets, **OPTIONS)
         names = [targets] if isinstance(targets, str) else targets
-        assert set(low_rank(trained[-1])) == set(names)
+        assert set(low_rank(calls[-1].model)) == set(names)
     with pytest.raises(NotApplicable, match="target of .'norm'. holds no att"):
         transfer(*attention_world, steps=2, targets="norm", **OPTIONS)
 
@@ -346,28 +322,27 @@ def test_the_defaults_are_those_of_the_peft_library():
         (["block1", "block3_conv"], {"block1_conv", "block3_conv"}),
     ],
 )
-def test_targets_are_chosen_by_name(world, fitted, targets, names):
-    trained = fitted(low_rank_adaptation)
+def test_targets_are_chosen_by_name(world, spy, targets, names):
+    calls = spy(low_rank_adaptation)
     transfer(*world, steps=0, targets=targets, **OPTIONS)
-    assert set(low_rank(trained[0])) == names
+    assert set(low_rank(calls[0].model)) == names
 
 
-def test_each_kernel_has_a_seeded_start_of_its_own(world, fitted):
-    trained = fitted(low_rank_adaptation)
+def test_each_kernel_has_a_seeded_start_of_its_own(world, spy):
+    calls = spy(low_rank_adaptation)
     for seed in (1, 1, 2):
         transfer(*world, steps=0, rank=1, seed=seed)
     starts = [
-        [x.reduce[0].numpy() for x in low_rank(model).values()]
-        for model in trained
+        [x.reduce[0].numpy() for x in low_rank(call.model).values()]
+        for call in calls
     ]
     for one, same, other in zip(*starts):
         assert (one == same).all() and (one != other).all()
         assert np.abs(one).max() < 1 / np.sqrt(one[..., 0].size)
-    assert len({x.seed for x in low_rank(trained[0]).values()}) == 3
+    assert len({x.seed for x in low_rank(calls[0].model).values()}) == 3
 
 
-def test_bad_choices_are_refused_before_training(world):
-    training.ledger()
+def test_bad_choices_are_refused_before_training(world, fits):
     with pytest.raises(KTransferError, match="block4.*block1_conv"):
         transfer(*world, steps=2, targets=["block4"], **OPTIONS)
     with pytest.raises(NotApplicable, match="block1_norm"):
@@ -377,4 +352,4 @@ def test_bad_choices_are_refused_before_training(world):
     for rank in (0, 1.5):
         with pytest.raises(KTransferError, match=f"rank is {rank}"):
             transfer(*world, steps=2, rank=rank, **OPTIONS)
-    assert not training.ledger()
+    assert not fits

@@ -1,7 +1,7 @@
 """Majority: constant logits, the log of the add-one class frequencies."""
 
 import numpy as np
-from conftest import small_task
+from helpers import small_task
 
 from ktransfer.data import Split
 from ktransfer.engine.prediction import predict

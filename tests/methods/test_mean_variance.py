@@ -2,13 +2,12 @@
 
 import keras
 import numpy as np
-from conftest import small_task
+from helpers import layer_of, small_task
 from keras import layers
 
 from ktransfer.engine.normalization import reestimate_statistics
 from ktransfer.methods.structure.mean_variance import transfer
 from ktransfer.models import backbones
-from ktransfer.models.graph import leaves
 from ktransfer.models.own import Source
 from ktransfer.models.surgery import attach_head, copy, cut, trainable_count
 
@@ -74,7 +73,7 @@ def test_what_is_adapted_to_data_is_not_drawn():
     normalise.adapt(images.astype("float32"))
     source = Source(attach_head(backbone, 3, seed=0), small_task("source", 3))
     model = transfer(small_task("target", 1), source, steps=0, seed=3)
-    (ours,) = (x for x in leaves(model) if x.name == "normalise")
+    ours = layer_of(model, "normalise")
     np.testing.assert_array_equal(ours.mean, normalise.mean)
     np.testing.assert_array_equal(ours.variance, normalise.variance)
 

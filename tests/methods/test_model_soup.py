@@ -1,34 +1,30 @@
 """Model soup: means of fine-tunings that start alike, the best kept."""
 
+import keras
 import numpy as np
 import pytest
-from conftest import (
+from helpers import (
+    bytes_of,
     check_the_statistics,
     defaults,
-    small_backbone,
+    small_classifier,
     small_task,
-    worlds,
+    small_world,
 )
 
 from ktransfer.data import Split
-from ktransfer.engine import training
 from ktransfer.engine.prediction import predict
 from ktransfer.errors import NotApplicable
 from ktransfer.methods.parameter import fine_tuning, model_soup
 from ktransfer.methods.parameter.model_soup import transfer
 from ktransfer.models.own import Source
-from ktransfer.models.surgery import assign, attach_head
+from ktransfer.models.surgery import assign
 from ktransfer.stages.heads import held_out
 
 
 @pytest.fixture
 def world():
-    target, (source,) = worlds(1)[0]
-    return target, source
-
-
-def bytes_of(model):
-    return [v.numpy().tobytes() for v in model.weights]
+    return small_world()
 
 
 def test_one_member_is_fine_tuning(world):
@@ -45,38 +41,29 @@ def test_equal_members_give_that_member(world):
 
 
 @pytest.fixture
-def seen(monkeypatch):
-    """What the soup's fits were given, and the weights they left."""
-    calls = []
-
-    def fit(model, data, **options):
-        start = [v.numpy() for v in model.weights]
-        training.fit(model, data, **options)
-        end = [v.numpy() for v in model.weights]
-        calls.append((start, end, len(data.y), options))
-
-    monkeypatch.setattr(model_soup, "fit", fit)
-    return calls
+def members(spy):
+    """The calls that trained the members, with their weights."""
+    return spy(model_soup, watch=keras.Model.get_weights)
 
 
-def test_uniform_is_the_mean_of_members_from_one_start(world, seen):
-    training.ledger()
+def test_uniform_is_the_mean_of_members_from_one_start(world, members, fits):
     soup = transfer(*world, steps=9, seed=5, greedy=False, batch_size=16)
-    starts, ends, sizes, options = zip(*seen)
-    for start in starts[1:]:
-        for a, b in zip(starts[0], start):
+    for member in members[1:]:
+        for a, b in zip(members[0].before, member.before, strict=True):
             np.testing.assert_array_equal(a, b)
-    for mine, *theirs in zip(soup.weights, *ends):
+    ends = [member.after for member in members]
+    for mine, *theirs in zip(soup.weights, *ends, strict=True):
         assert (theirs[0] != theirs[1]).any()
         mean = np.mean(np.stack(theirs).astype("float64"), axis=0)
         np.testing.assert_allclose(mine, mean, rtol=1e-6)
-    assert sizes == (48, 48, 48)
+    assert [len(member.args[1].y) for member in members] == [48, 48, 48]
+    options = [member.kwargs for member in members]
     assert [x["learning_rate"] for x in options] == [1e-3, 5e-4, 2e-3]
     assert len({x["seed"] for x in options}) == 3
-    assert [fit.steps for fit in training.ledger()] == [3, 3, 3]
+    assert [fit.steps for fit in fits] == [3, 3, 3]
 
 
-def test_each_member_draws_dropout_of_its_own(seen, monkeypatch):
+def test_each_member_draws_dropout_of_its_own(members, monkeypatch):
     """Members alike in order and rate differ by their masks alone."""
     monkeypatch.setattr(model_soup, "_factor", lambda number: 1.0)
     monkeypatch.setattr(model_soup, "stream", lambda seed, *names: seed)
@@ -84,10 +71,10 @@ def test_each_member_draws_dropout_of_its_own(seen, monkeypatch):
     options = {"steps": 6, "seed": 5, "greedy": False, "batch_size": 16}
 
     def ends(dropout):
-        seen.clear()
-        model = attach_head(small_backbone(dropout=dropout), 3, seed=0)
+        members.clear()
+        model = small_classifier(dropout=dropout)
         transfer(small_task("target", 1), Source(model, task), **options)
-        return [np.concatenate([w.ravel() for w in end]) for _, end, *_ in seen]
+        return [np.concatenate([*map(np.ravel, x.after)]) for x in members]
 
     first, second, third = ends(0.0)
     assert (first == second).all() and (first == third).all()
@@ -99,13 +86,13 @@ def test_each_member_draws_dropout_of_its_own(seen, monkeypatch):
         np.testing.assert_array_equal(one, again)
 
 
-def test_greedy_is_never_below_its_best_member(world, seen):
+def test_greedy_is_never_below_its_best_member(world, members):
     target, source = world
     options = {"steps": 30, "seed": 5, "learning_rate": 1e-2, "batch_size": 16}
     soup = transfer(target, source, num_members=3, **options)
     part, validation = held_out(target, 5)
     # The members see nothing of what chooses among them.
-    assert {size for _, _, size, _ in seen} == {len(part.train.y)}
+    assert {len(x.args[1].y) for x in members} == {len(part.train.y)}
     assert len(part.train.y) + len(validation.y) == 48
 
     def accuracy(model):
@@ -115,12 +102,14 @@ def test_greedy_is_never_below_its_best_member(world, seen):
     reached = accuracy(soup)
     weights = [v.numpy() for v in soup.weights]
     best = 0
-    for _, end, _, _ in seen:
-        assign(soup, end)
+    for member in members:
+        assign(soup, member.after)
         best = max(best, accuracy(soup))
     assert reached >= best
     assert any(
-        np.allclose(np.mean([seen[i][1][0] for i in chosen], 0), weights[0])
+        np.allclose(
+            np.mean([members[i].after[0] for i in chosen], 0), weights[0]
+        )
         for chosen in ([0], [1], [2], [0, 1], [0, 2], [1, 2], [0, 1, 2])
     )
 
@@ -148,7 +137,7 @@ def test_a_member_joins_only_if_the_mean_gets_strictly_better(monkeypatch):
 
 @pytest.mark.parametrize("greedy", [False, True])
 def test_a_mean_gets_statistics_of_its_own(greedy, monkeypatch):
-    target, (source,) = worlds(1)[1]
+    target, source = small_world(normalised=True)
     # The mean is better than any member, so that the greedy soup is one.
     monkeypatch.setattr(
         model_soup, "_chosen", lambda target, model, members, _: members

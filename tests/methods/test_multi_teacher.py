@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from conftest import small_source, small_task, weights_of
+from helpers import idle, renamed, small_source, small_task, softmax, weights_of
 
 from ktransfer.engine.prediction import predict
 from ktransfer.errors import KTransferError, NotApplicable
@@ -12,11 +12,6 @@ from ktransfer.models.surgery import freeze
 from ktransfer.stages import fusion, teachers
 
 OPTIONS = {"steps": 2, "seed": 1, "batch_size": 8}
-
-
-def softmax(z):
-    shares = np.exp(z - z.max(-1, keepdims=True))
-    return shares / shares.sum(-1, keepdims=True)
 
 
 def loud_source(seed, channels=3, size=12):
@@ -54,26 +49,21 @@ def test_one_teacher_is_distillation(target):
 
 def test_one_teacher_that_must_be_tuned_is_distillation(target):
     source = loud_source(0)
-    other = source._replace(task=source.task._replace(labels=("a", "b", "c")))
+    other = renamed(source)
     options = {"steps": 4, "seed": 1, "batch_size": 8}
     assert weights_of(transfer(target, other, **options)) == weights_of(
         distillation.transfer(target, other, **options)
     )
 
 
-def test_teachers_that_must_be_tuned_divide_their_steps(target, monkeypatch):
+def test_teachers_that_must_be_tuned_divide_their_steps(target, spy):
     source = loud_source(0)
-    other = source._replace(task=source.task._replace(labels=("a", "b", "c")))
-    taken, seeds = [], []
-
-    def watched(*args, steps, seed, **options):
-        taken.append(steps)
-        seeds.append(seed)
-
-    monkeypatch.setattr(teachers, "fit", watched)
+    other = renamed(source)
+    calls = spy(teachers, instead=idle)
     transfer(target, other, source, other, steps=12, seed=1)
-    assert taken == [2, 2, 8]
+    assert [call.kwargs["steps"] for call in calls] == [2, 2, 8]
     # Each of them, and the student, in an epoch order of its own.
+    seeds = [call.kwargs["seed"] for call in calls]
     assert len(set(seeds)) == 3 and seeds[2] == 1
 
 
@@ -85,7 +75,7 @@ def test_the_mean_is_of_softened_probabilities(target):
     teachers[1].name = "another"
     mixed = fusion.mixture(teachers, [0.25, 0.75], 4.0)
     x = target.train.x
-    one, two = (predict(t, x).astype("float64") for t in teachers)
+    one, two = (predict(t, x) for t in teachers)
     expected = 0.25 * softmax(one / 4) + 0.75 * softmax(two / 4)
     found = softmax(predict(mixed, x) / 4)
     np.testing.assert_allclose(found, expected, atol=1e-6)
@@ -95,26 +85,17 @@ def test_the_mean_is_of_softened_probabilities(target):
 
 @pytest.mark.parametrize("temperature", [4.0, 2.0])
 def test_the_student_is_given_the_mean_at_its_temperature(
-    target, monkeypatch, temperature
+    target, spy, temperature
 ):
     sources = [loud_source(seed, channels=1) for seed in (0, 1)]
-    seen = {}
-    monkeypatch.setattr(
-        multi_teacher,
-        "distill",
-        lambda student, task, teach, **options: seen.update(
-            options, teach=teach
-        ),
-    )
+    calls = spy(multi_teacher, "distill", instead=idle)
     options = {} if temperature == 4.0 else {"temperature": temperature}
     transfer(target, *sources, weights=[1, 3], **options, **OPTIONS)
-    assert seen["temperature"] == temperature
+    (call,) = calls
+    assert call.kwargs["temperature"] == temperature
     x = target.train.x
-    one, two = (
-        softmax(predict(s.model, x).astype("float64") / temperature)
-        for s in sources
-    )
-    found = softmax(predict(seen["teach"], x) / temperature)
+    one, two = (softmax(predict(s.model, x) / temperature) for s in sources)
+    found = softmax(predict(call.args[2], x) / temperature)
     np.testing.assert_allclose(found, 0.25 * one + 0.75 * two, atol=1e-6)
 
 
@@ -151,21 +132,14 @@ def test_weights_may_follow_the_accuracy_on_images_held_out(
     np.testing.assert_allclose(found, [5 / 8, 3 / 8])
 
 
-def test_images_held_out_train_no_teacher(target, monkeypatch):
+def test_images_held_out_train_no_teacher(target, spy):
     source = loud_source(0)
-    other = source._replace(task=source.task._replace(labels=("a", "b", "c")))
-    seen = []
-
-    def watched(task, *args, **options):
-        seen.append(len(task.train.y))
-        return teacher(task, *args, **options)
-
-    teacher = multi_teacher.teacher
-    monkeypatch.setattr(multi_teacher, "teacher", watched)
+    other = renamed(source)
+    calls = spy(multi_teacher, "teacher")
     model = transfer(
         target, other, source, weights="validation_accuracy", **OPTIONS
     )
-    assert seen == [39, 39]
+    assert [len(call.args[0].train.y) for call in calls] == [39, 39]
     assert model.output.shape == (None, 3)
 
 

@@ -2,24 +2,24 @@
 
 import numpy as np
 import pytest
-from conftest import check_the_statistics, defaults, worlds
+from helpers import (
+    bytes_of,
+    check_the_statistics,
+    defaults,
+    layer_of,
+    small_world,
+)
 
 from ktransfer.errors import KTransferError
 from ktransfer.methods.parameter import interpolation
 from ktransfer.methods.parameter.nonlinear_interpolation import transfer
 from ktransfer.models.blocks import blocks
-from ktransfer.models.graph import leaves
 from ktransfer.models.surgery import copy_backbone, fresh
 
 
 @pytest.fixture
 def world():
-    target, (source,) = worlds(1)[0]
-    return target, source
-
-
-def bytes_of(model):
-    return [v.numpy().tobytes() for v in model.weights]
+    return small_world()
 
 
 def kernels(model):
@@ -95,10 +95,10 @@ def test_f_goes_over_the_whole_mix_in_every_kernel(world, options, function):
 
 
 def test_batchnorm_does_not_pass_through_f():
-    target, (source,) = worlds(1)[1]
+    target, source = small_world(normalised=True)
     norm = copy_backbone(source.model).get_layer("block1_norm")
     model = transfer(target, source, steps=0, seed=5, alpha=1.0)
-    (mine,) = [x for x in leaves(model) if x.name == "block1_norm"]
+    mine = layer_of(model, "block1_norm")
     np.testing.assert_array_equal(mine.gamma, norm.gamma)
     np.testing.assert_array_equal(mine.beta, norm.beta)
     assert abs(norm.gamma.numpy()).min() > 0.5, "tanh would have moved them"

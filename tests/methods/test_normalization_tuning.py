@@ -3,10 +3,9 @@
 import keras
 import numpy as np
 import pytest
-from conftest import small_task, worlds
+from helpers import moved_names, small_task, small_world, weights_of
 from keras import layers
 
-from ktransfer.engine import training
 from ktransfer.errors import NotApplicable
 from ktransfer.methods.finetuning.normalization_tuning import transfer
 from ktransfer.models.own import Source
@@ -16,44 +15,25 @@ OPTIONS = {"steps": 3, "seed": 5, "batch_size": 16}
 HEAD = 8 * 3 + 3
 
 
-@pytest.fixture
-def world():
-    target, (source,) = worlds(1)[1]
-    return target, source
-
-
-def state(model):
-    """Return name of the layer / name of the variable -> bytes."""
-    return {
-        "/".join(v.path.split("/")[-2:]): v.numpy().tobytes()
-        for v in model.weights
-    }
-
-
-def moved(before, after):
-    return {name for name in before if before[name] != after[name]}
-
-
 @pytest.mark.parametrize("traces", [False, True])
 def test_gamma_beta_and_the_head_move_and_all_else_stays(
-    world, traces, request
+    world, traces, request, fits
 ):
     if traces:
         request.getfixturevalue("traced")
-    training.ledger()
     start = transfer(*world, **{**OPTIONS, "steps": 0})
     model = transfer(*world, **OPTIONS)
     # Statistics, kernels and biases are not among them.
-    assert moved(state(start), state(model)) == {
+    assert moved_names(weights_of(start), weights_of(model)) == {
         "logits/kernel",
         "logits/bias",
         *(f"block{b}_norm/{v}" for b in (1, 2, 3) for v in ("gamma", "beta")),
     }
-    theirs = state(cut(world[1].model, "features"))
-    assert theirs.items() <= state(start).items()
+    theirs = weights_of(cut(world[1].model, "features"))
+    assert theirs.items() <= weights_of(start).items()
     trained = 2 * (4 + 6 + 8) + HEAD
     assert trainable_count(model) == trained
-    (fit,) = training.ledger()
+    (fit,) = fits
     assert fit.trainable_parameters == trained
 
 
@@ -83,7 +63,7 @@ def test_the_images_of_a_batch_do_not_change_each_other(world):
         assert np.abs(wanted).max() > 1e-3 or not wanted.any()
 
 
-def test_other_normalisations_are_tuned_too():
+def test_other_normalisations_are_tuned_too(fits):
     target, task = small_task("target", 1), small_task("source", 3)
     inputs = keras.Input((12, 12, 3), dtype="uint8", name="images")
     x = layers.Rescaling(1 / 255, name="rescale")(inputs)
@@ -93,10 +73,9 @@ def test_other_normalisations_are_tuned_too():
     x = layers.LayerNormalization(name="features")(x)
     model = attach_head(keras.Model(inputs, x, name="small"), 3, seed=0)
     source = Source(model, task)
-    training.ledger()
     start = transfer(target, source, **{**OPTIONS, "steps": 0})
     model = transfer(target, source, **OPTIONS)
-    assert moved(state(start), state(model)) == {
+    assert moved_names(weights_of(start), weights_of(model)) == {
         f"{layer}/{name}"
         for layer, names in (
             ("block1_norm", ("gamma", "beta")),
@@ -106,18 +85,17 @@ def test_other_normalisations_are_tuned_too():
         for name in names
     }
     # What stands below the first normalisation is computed once.
-    (fit,) = training.ledger()
+    (fit,) = fits
     assert fit.cached == 10 * 10 * 4
 
 
-def test_a_source_without_normalisation_does_not_apply():
-    target, (source,) = worlds(1)[0]
-    training.ledger()
+def test_a_source_without_normalisation_does_not_apply(fits):
+    target, source = small_world()
     with pytest.raises(
         NotApplicable, match="no BatchNorm.* with gamma or beta"
     ):
         transfer(target, source, **OPTIONS)
-    assert not training.ledger()
+    assert not fits
 
 
 def test_a_misspelt_option_is_a_type_error_where_it_applies(world):

@@ -1,9 +1,8 @@
 """Probe, then fine-tune: a linear probe, and from that very head the rest."""
 
 import pytest
-from conftest import worlds
+from helpers import bytes_of, idle
 
-from ktransfer.engine import training
 from ktransfer.errors import KTransferError
 from ktransfer.methods.feature import linear_probe
 from ktransfer.methods.finetuning import probe_then_fine_tune
@@ -16,31 +15,16 @@ from ktransfer.stages import heads
 OPTIONS = {"steps": 4, "seed": 5, "batch_size": 16}
 
 
-@pytest.fixture
-def world():
-    target, (source,) = worlds(1)[1]
-    return target, source
-
-
-def bytes_of(model):
-    return [v.numpy().tobytes() for v in model.weights]
-
-
-def test_stage_2_starts_from_the_linear_probe(world, monkeypatch):
-    starts = []
-
-    def watched(model, *args, **options):
-        starts.append(bytes_of(model))
-        training.fit(model, *args, **options)
-
-    monkeypatch.setattr(probe_then_fine_tune, "fit", watched)
+def test_stage_2_starts_from_the_linear_probe(world, spy):
+    calls = spy(probe_then_fine_tune, watch=bytes_of)
     model = transfer(*world, **OPTIONS)
     probe = linear_probe.transfer(*world, **{**OPTIONS, "steps": 2})
     # The head is among them: it is not a fresh one.
-    assert starts == [bytes_of(probe)]
+    (call,) = calls
+    assert call.before == bytes_of(probe)
     assert trainable_count(model) > trainable_count(probe)
     # Everything moves in stage 2, BatchNorm's statistics too.
-    assert not set(starts[0]) & set(bytes_of(model))
+    assert not set(call.before) & set(bytes_of(model))
 
 
 @pytest.mark.parametrize(
@@ -59,15 +43,11 @@ def test_it_is_the_tuned_end_of_wise_ft(world):
     assert bytes_of(ours) == bytes_of(theirs)
 
 
-def test_the_second_stage_has_epochs_of_its_own(world, monkeypatch):
-    seeds = []
-
-    def watched(model, *args, seed, **options):
-        seeds.append(seed)
-
-    monkeypatch.setattr(probe_then_fine_tune, "fit", watched)
-    monkeypatch.setattr(heads, "fit", watched)
+def test_the_second_stage_has_epochs_of_its_own(world, spy):
+    probes = spy(heads, instead=idle)
+    tunings = spy(probe_then_fine_tune, instead=idle)
     transfer(*world, **OPTIONS)
+    seeds = [call.kwargs["seed"] for call in (*probes, *tunings)]
     assert seeds == [5, stream(5, "stage", 2)]
 
 
@@ -77,7 +57,6 @@ def test_a_share_outside_0_and_1_is_refused(world, share):
         transfer(*world, probe_share=share, **OPTIONS)
 
 
-def test_the_stages_share_the_steps(world):
-    training.ledger()
+def test_the_stages_share_the_steps(world, fits):
     transfer(*world, probe_share=0.25, **{**OPTIONS, "steps": 5})
-    assert [fit.steps for fit in training.ledger()] == [1, 4]
+    assert [fit.steps for fit in fits] == [1, 4]

@@ -1,6 +1,6 @@
 """Random features: the source's architecture, none of its weights, frozen."""
 
-from conftest import small_source, small_task
+from helpers import bytes_of, small_task, small_world
 
 from ktransfer.engine.prediction import predict
 from ktransfer.methods.baselines.random_features import transfer
@@ -11,13 +11,8 @@ from ktransfer.models.own import Source
 from ktransfer.models.surgery import attach_head, copy_backbone, cut, fresh
 
 
-def bytes_of(model):
-    return [v.numpy().tobytes() for v in model.weights]
-
-
 def test_the_backbone_is_fresh_frozen_and_untouched():
-    target = small_task("target", 1)
-    source = small_source(small_task("source", 3), steps=3)
+    target, source = small_world()
     model = transfer(target, source, steps=4, seed=5, batch_size=16)
     backbone = cut(model, "features")
     expected = fresh(copy_backbone(source.model), 5)
@@ -30,8 +25,7 @@ def test_the_backbone_is_fresh_frozen_and_untouched():
 
 
 def test_it_is_feature_extraction_from_a_source_with_these_weights():
-    target = small_task("target", 1)
-    source = small_source(small_task("source", 3), steps=3)
+    target, source = small_world()
     random = fresh(copy_backbone(source.model), 5)
     untrained = Source(attach_head(random, 3, seed=0), source.task)
     first = transfer(target, source, steps=4, seed=5, batch_size=16)

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from conftest import state, worlds
+from helpers import bytes_of, worlds
 
 from ktransfer import methods
 from ktransfer.errors import NotApplicable
@@ -50,10 +50,10 @@ def test_other_weights_of_a_source_move_what_reads_them(name, options):
         if key in about.hyperparameters
     }
     several = about.max_sources is None or about.max_sources > 1
-    for target, sources in worlds(2 if several else 1):
+    for target, *sources in worlds(2 if several else 1):
         try:
             one, another = (
-                state(transfer(target, *given, steps=6, seed=0, **options))
+                bytes_of(transfer(target, *given, steps=6, seed=0, **options))
                 for given in (sources, list(map(other, sources)))
             )
         except NotApplicable:

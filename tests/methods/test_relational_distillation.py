@@ -1,24 +1,18 @@
 """Relational distillation: the geometry counts, not where or how large."""
 
-import inspect
 import itertools
 
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import small_backbone, small_source, small_task, weights_of
+from helpers import bytes_of, defaults, small_classifier, weights_of
 
-from ktransfer.engine import losses, training
+from ktransfer.engine import losses
 from ktransfer.methods.baselines import scratch
 from ktransfer.methods.knowledge import relational_distillation as rkd
 from ktransfer.methods.knowledge.relational_distillation import transfer
-from ktransfer.models.surgery import attach_head, cut, freeze
+from ktransfer.models.surgery import cut, freeze
 from ktransfer.stages import heads
-
-
-@pytest.fixture(scope="module")
-def world():
-    return small_task("target", 1), small_source(small_task("source", 3))
 
 
 def huber(a, b):
@@ -104,14 +98,14 @@ def test_repeated_images_are_finite_and_so_is_their_gradient(repeats):
 
 
 def test_the_default_strengths_are_those_of_repdistiller():
-    defaults = inspect.signature(transfer).parameters
-    assert defaults["distance_strength"].default == 25.0
-    assert defaults["angle_strength"].default == 50.0
+    found = defaults(transfer)
+    assert found["distance_strength"] == 25.0
+    assert found["angle_strength"] == 50.0
 
 
 def test_a_teacher_with_dropout_is_read_as_it_serves(world):
     target, _ = world
-    teach = attach_head(small_backbone((12, 12, 1), dropout=0.5), 3, seed=0)
+    teach = small_classifier(shape=(12, 12, 1), dropout=0.5)
     freeze(teach)
     both = rkd._compared(heads.small_network(target, 0), teach)
     found = both(target.train.x, training=True)["teacher"]
@@ -126,29 +120,21 @@ def test_both_strengths_zero_are_training_from_scratch(world):
         target, source, distance_strength=0.0, angle_strength=0.0, **options
     )
     plain = scratch.transfer(target, **options)
-    assert list(weights_of(model).values()) == list(weights_of(plain).values())
+    assert bytes_of(model) == bytes_of(plain)
 
 
-def test_the_strengths_weigh_the_terms(world, monkeypatch):
-    target, source = world
-    seen = {}
-    monkeypatch.setattr(
-        rkd,
-        "fit",
-        lambda model, *args, **options: seen.update(options, model=model),
-    )
+def test_the_strengths_weigh_the_terms(world, given_to_fit):
+    x, y = (part[:9] for part in world[0].train)
     losses = {}
     for strengths in ((25.0, 50.0), (25.0, 0.0), (0.0, 50.0), (50.0, 100.0)):
-        transfer(
-            target,
-            source,
-            steps=1,
-            seed=0,
+        call = given_to_fit(
+            rkd,
+            *world,
             distance_strength=strengths[0],
             angle_strength=strengths[1],
         )
-        outputs = seen["model"](target.train.x[:9])
-        losses[strengths] = float(seen["loss"](target.train.y[:9], outputs))
+        outputs = call.model(x)
+        losses[strengths] = float(call.loss(y, outputs))
     given, own = outputs["teacher"].numpy(), outputs["student"].numpy()
     assert given.shape == (9, 8) and own.shape == (9, 1024)
     distances, angles = apart(own, given)
@@ -160,11 +146,10 @@ def test_the_strengths_weigh_the_terms(world, monkeypatch):
     )
 
 
-def test_the_teachers_features_are_computed_once(world):
+def test_the_teachers_features_are_computed_once(world, fits):
     target, source = world
-    training.ledger()
     model = transfer(target, source, steps=2, seed=0, batch_size=8)
-    (fit,) = training.ledger()
+    (fit,) = fits
     assert fit.cached == 8
     start = heads.small_network(target, 0, name="student")
     assert weights_of(model).keys() == weights_of(start).keys()

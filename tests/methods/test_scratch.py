@@ -1,6 +1,6 @@
 """Scratch: nothing of a source, the default network, all of it trained."""
 
-from conftest import small_task, weights_of
+from helpers import small_task, weights_of
 
 from ktransfer.methods.baselines.scratch import transfer
 from ktransfer.models import backbones

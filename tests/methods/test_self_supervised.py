@@ -2,10 +2,9 @@
 
 import numpy as np
 import pytest
-from conftest import small_task, weights_of
+from helpers import idle, moved_names, small_task, weights_of
 
 from ktransfer.data import Split
-from ktransfer.engine import training
 from ktransfer.errors import NotApplicable
 from ktransfer.methods.baselines import scratch, self_supervised
 from ktransfer.methods.baselines.self_supervised import transfer
@@ -23,12 +22,11 @@ def test_four_quarter_turns_return_the_image_and_labels_are_balanced():
     np.testing.assert_array_equal(again, images)
 
 
-def test_without_a_pretext_it_is_training_from_scratch():
+def test_without_a_pretext_it_is_training_from_scratch(fits):
     task = small_task("target", 1)
     options = {"steps": 3, "seed": 2, "batch_size": 4}
-    training.ledger()
     ours = transfer(task, pretext_share=0.0, **options)
-    assert len(training.ledger()) == 1
+    assert len(fits) == 1
     theirs = scratch.transfer(task, **options)
     assert weights_of(ours) == weights_of(theirs)
 
@@ -43,23 +41,17 @@ def test_the_pretext_reads_no_label():
     )
     assert plain == other
     untrained = weights_of(scratch.transfer(task, steps=0, seed=2))
-    moved = {path for path in plain if plain[path] != untrained[path]}
+    moved = moved_names(untrained, plain)
     assert moved == {path for path in plain if "block" in path}
 
 
-def test_the_stages_share_steps_and_backbone_but_no_data(monkeypatch):
-    calls, steps = [], []
-
-    def recorded(model, data, **options):
-        calls.append((model, data))
-        steps.append(options["steps"])
-
-    monkeypatch.setattr(self_supervised, "fit", recorded)
+def test_the_stages_share_steps_and_backbone_but_no_data(spy):
+    calls = spy(self_supervised, instead=idle)
     task = small_task("target", 1)
     unlabelled = 255 - task.train.x
     model = transfer(task._replace(unlabelled=unlabelled), steps=5, seed=0)
-    assert steps == [2, 3]
-    (pretext, turned), (tuned, labelled) = calls
+    assert [call.kwargs["steps"] for call in calls] == [2, 3]
+    (pretext, turned), (tuned, labelled) = (call.args for call in calls)
     every = np.concatenate([task.train.x, unlabelled])
     np.testing.assert_array_equal(turned.x[turned.y == 0], every)
     assert labelled is task.train and tuned is model

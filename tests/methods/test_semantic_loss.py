@@ -1,13 +1,10 @@
 """Semantic loss: minus the log of the probability that is allowed."""
 
-import inspect
-
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import small_source, small_task, weights_of
+from helpers import OTHERS, defaults, small_world, softmax, weights_of
 
-from ktransfer.engine import training
 from ktransfer.engine.losses import cross_entropy
 from ktransfer.errors import KTransferError
 from ktransfer.methods.knowledge import semantic_loss
@@ -17,11 +14,9 @@ from ktransfer.methods.parameter import fine_tuning
 OPTIONS = {"steps": 3, "seed": 1, "batch_size": 8}
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def world():
-    task = small_task("source", 3)._replace(labels=("a", "b", "c"))
-    source = small_source(task, steps=3, normalised=True)
-    return small_task("target", 1), source
+    return small_world(normalised=True, labels=OTHERS)
 
 
 def with_unlabelled(target):
@@ -39,7 +34,7 @@ def test_it_is_minus_the_log_of_the_allowed_probability():
     logits = rng.normal(0, 3, (9, 5))
     allowed = rng.integers(0, 2, (9, 5))
     allowed[:, 0] = 1
-    p = np.exp(logits) / np.exp(logits).sum(-1, keepdims=True)
+    p = softmax(logits)
     expected = -np.log((p * allowed).sum(-1)).mean()
     assert outside(logits, allowed) == pytest.approx(expected, rel=1e-5)
 
@@ -71,48 +66,39 @@ def test_strength_zero_is_fine_tuning(world, unlabelled):
 
 
 @pytest.mark.parametrize("unlabelled", [False, True])
-def test_the_loss_is_the_written_formula(world, monkeypatch, unlabelled):
+def test_the_loss_is_the_written_formula(world, given_to_fit, unlabelled):
     target, source = world
     target = with_unlabelled(target) if unlabelled else target
-    seen = {}
-
-    def watched(model, data, **options):
-        seen.update(options, model=model, data=data)
-
-    monkeypatch.setattr(semantic_loss, "fit", watched)
-    transfer(target, source, steps=1, seed=0, strength=0.5)
+    call = given_to_fit(semantic_loss, target, source, strength=0.5)
     images = {"target": target.train.x[:8]}
     if unlabelled:
-        assert seen["data"]["unlabelled"] is target.unlabelled
+        assert call.args[1]["unlabelled"] is target.unlabelled
         images["unlabelled"] = target.unlabelled[:8]
-    outputs = seen["model"](images)
+    outputs = call.model(images)
     assert set(outputs) == set(images)
     terms = [outside(x["logits"], x["allowed"]) for x in outputs.values()]
     labels = target.train.y[:8]
     hard = float(cross_entropy(labels, outputs["target"]["logits"]))
-    assert float(seen["loss"](labels, outputs)) == pytest.approx(
+    assert float(call.loss(labels, outputs)) == pytest.approx(
         hard + 0.5 * np.mean(terms), rel=1e-5
     )
     # Two of three classes are allowed: the half, rounded up.
     assert (outputs["target"]["allowed"].numpy().sum(-1) == 2).all()
 
 
-def test_unlabelled_images_count(world):
+def test_unlabelled_images_count(world, fits):
     target, source = world
-    training.ledger()
     models = [
         transfer(given, source, strength=5.0, **OPTIONS)
         for given in (target, with_unlabelled(target))
     ]
-    fits = training.ledger()
     # The allowed classes of each stream are computed once.
     assert [fit.cached for fit in fits] == [3, 6]
     assert weights_of(models[0]) != weights_of(models[1])
 
 
 def test_the_default_strength_is_that_of_the_authors_code():
-    strength = inspect.signature(transfer).parameters["strength"]
-    assert strength.default == 0.0005
+    assert defaults(transfer)["strength"] == 0.0005
 
 
 def test_a_constraint_allows_or_forbids(world):

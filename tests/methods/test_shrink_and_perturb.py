@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from conftest import check_the_statistics, worlds
+from helpers import bytes_of, check_the_statistics, small_world
 
 from ktransfer.methods.parameter import fine_tuning, interpolation
 from ktransfer.methods.parameter.shrink_and_perturb import transfer
@@ -10,14 +10,9 @@ from ktransfer.methods.structure import structure_transfer
 from ktransfer.models.surgery import copy_backbone, cut, fresh
 
 
-def bytes_of(model):
-    return [v.numpy().tobytes() for v in model.weights]
-
-
 @pytest.fixture
 def world():
-    target, (source,) = worlds(1)[0]
-    return target, source
+    return small_world()
 
 
 @pytest.mark.parametrize(
@@ -52,6 +47,6 @@ def test_the_defaults_shrink_to_two_fifths_and_add_a_tenth(world):
 
 
 def test_the_statistics_are_those_of_the_shrunk_network():
-    target, (source,) = worlds(1)[1]
+    target, source = small_world(normalised=True)
     model = transfer(target, source, steps=0, seed=5)
     check_the_statistics(model, target.train.x)

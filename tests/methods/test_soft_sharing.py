@@ -3,7 +3,7 @@
 import keras
 import numpy as np
 import pytest
-from conftest import small_source, small_task
+from helpers import bytes_of, small_world
 
 from ktransfer.engine.losses import summed_cross_entropy
 from ktransfer.engine.training import fit
@@ -15,14 +15,10 @@ from ktransfer.stages.streams import first_backbone, two_streams
 TOWERS = ("target_network", "source_network")
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def world():
-    source = small_source(small_task("source", 3, num_classes=2), steps=3)
-    return small_task("target", 1), source
-
-
-def state(model):
-    return [v.numpy().tobytes() for v in model.weights]
+    """The source has two classes, the target three."""
+    return small_world(num_classes=2)
 
 
 def backbones(both):
@@ -38,15 +34,15 @@ def distance(both):
     return np.sqrt(sum(((a - b) ** 2).sum() for a, b in pairs))
 
 
-def test_without_strength_it_is_two_single_task_networks(world, fitted):
+def test_without_strength_it_is_two_single_task_networks(world, spy):
     target, source = world
-    joint = fitted(soft_sharing)
+    calls = spy(soft_sharing)
     options = {"steps": 5, "seed": 3, "batch_size": 16}
     model = soft_sharing.transfer(
         target, source, strength=0, from_source=True, **options
     )
     tuned = fine_tuning.transfer(target, source, **options)
-    assert state(model) == state(tuned)
+    assert bytes_of(model) == bytes_of(tuned)
 
     towers = [first_backbone(source, seed=3, from_source=True)] * 2
     both = two_streams(target, source, *towers, seed=3)
@@ -59,21 +55,21 @@ def test_without_strength_it_is_two_single_task_networks(world, fitted):
         loss=summed_cross_entropy,
         **options,
     )
-    assert state(joint[0].get_layer("source_network")) == state(
+    assert bytes_of(calls[0].model.get_layer("source_network")) == bytes_of(
         both.get_layer("source_network")
     )
 
 
-def test_both_towers_start_alike_and_share_nothing(world, fitted):
-    joint = fitted(soft_sharing)
+def test_both_towers_start_alike_and_share_nothing(world, spy):
+    calls = spy(soft_sharing)
     model = soft_sharing.transfer(*world, steps=0, seed=0)
-    assert distance(joint[0]) == 0
-    other = joint[0].get_layer("source_network")
+    assert distance(calls[0].model) == 0
+    other = calls[0].model.get_layer("source_network")
     assert not {id(v) for v in model.weights} & {id(v) for v in other.weights}
 
 
-def test_the_distance_falls_with_strength(world, fitted):
-    joint = fitted(soft_sharing)
+def test_the_distance_falls_with_strength(world, spy):
+    calls = spy(soft_sharing)
     for strength in (0.0, 1.0, 10.0):
         soft_sharing.transfer(
             *world,
@@ -85,21 +81,21 @@ def test_the_distance_falls_with_strength(world, fitted):
             batch_size=16,
             from_source=True,
         )
-    free, pulled, tied = map(distance, joint)
+    free, pulled, tied = (distance(call.model) for call in calls)
     assert free > pulled > tied > 0
     assert tied < free / 3
 
 
-def test_the_default_pull_is_weak(world, fitted):
-    joint = fitted(soft_sharing)
+def test_the_default_pull_is_weak(world, spy):
+    calls = spy(soft_sharing)
     for options in ({}, {"strength": 1e-3}, {"strength": 1e-2}):
         soft_sharing.transfer(*world, steps=3, seed=0, **options)
-    default, same, stronger = map(state, joint)
+    default, same, stronger = (bytes_of(call.model) for call in calls)
     assert default == same != stronger
 
 
-def test_the_pull_is_the_gradient_of_the_squared_distance(world, fitted):
-    joint = fitted(soft_sharing)
+def test_the_pull_is_the_gradient_of_the_squared_distance(world, spy):
+    calls = spy(soft_sharing)
     rate, strength = 0.1, 0.5
     # The towers are equal at the first step, so the pull shows at the second.
     for steps, given in ((1, strength), (2, 0.0), (2, strength)):
@@ -113,7 +109,7 @@ def test_the_pull_is_the_gradient_of_the_squared_distance(world, fitted):
             batch_size=16,
             from_source=True,
         )
-    first, free, pulled = map(backbones, joint)
+    first, free, pulled = (backbones(call.model) for call in calls)
     for w_t, w_s, *after in zip(*first, *free, *pulled, strict=True):
         free_t, free_s, pulled_t, pulled_s = after
         step = rate * strength * 2 * (w_t - w_s)

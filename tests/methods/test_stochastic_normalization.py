@@ -3,16 +3,16 @@
 import keras
 import numpy as np
 import pytest
-from conftest import (
+from helpers import (
+    bytes_of,
     check_the_rate_of_the_head,
     defaults,
-    small_source,
-    small_task,
+    layer_of,
+    small_world,
     weights_of,
 )
 from keras import layers
 
-from ktransfer.engine import training
 from ktransfer.engine.batches import epoch_order
 from ktransfer.errors import NotApplicable
 from ktransfer.methods.finetuning import stochastic_normalization
@@ -23,12 +23,6 @@ from ktransfer.models.layers import StochasticNormalization
 from ktransfer.models.surgery import cut
 
 OPTIONS = {"seed": 1, "batch_size": 16}
-
-
-@pytest.fixture(scope="module")
-def world():
-    source = small_source(small_task("source", 3), normalised=True, steps=3)
-    return small_task("target", 1), source
 
 
 def normalisation(channels=5):
@@ -44,10 +38,6 @@ def normalisation(channels=5):
 def images(n=8, channels=5):
     rng = np.random.default_rng(1)
     return rng.normal(3, 2, (n, 4, 4, channels)).astype("float32")
-
-
-def state(layer):
-    return [v.numpy().tobytes() for v in layer.weights]
 
 
 def mixed(x, norm, batch):
@@ -72,7 +62,7 @@ def test_the_moving_statistics_are_updated_after_their_use():
     plain(x, training=True)
     layer = StochasticNormalization(norm, 0.0, seed=2)
     layer(x, training=True)
-    assert state(norm) == state(plain)
+    assert bytes_of(norm) == bytes_of(plain)
     second = layer(x, training=True).numpy()
     np.testing.assert_array_equal(second, plain(x, training=False))
 
@@ -129,11 +119,6 @@ def test_the_device_itself_at_one_is_fine_tuning(world):
         np.testing.assert_allclose(a, b, atol=1e-5)
 
 
-def first_norm(model):
-    (found,) = [x for x in leaves(model) if x.name == "block1_norm"]
-    return found
-
-
 @pytest.mark.parametrize(
     ("options", "share"), [({}, 0.1), ({"momentum": 0.7}, 0.3)]
 )
@@ -149,7 +134,7 @@ def test_a_step_moves_the_statistics_by_the_authors_tenth(
     (rows,) = epoch_order(48, 1, 16, 1)
     x = cut(start, "block1_conv")(target.train.x[rows])
     x = np.asarray(x, "float64")
-    old, new = first_norm(start), first_norm(model)
+    old, new = layer_of(start, "block1_norm"), layer_of(model, "block1_norm")
     for before, after, batch in (
         (old.moving_mean, new.moving_mean, x.mean((0, 1, 2))),
         (old.moving_variance, new.moving_variance, x.var((0, 1, 2))),
@@ -160,8 +145,8 @@ def test_a_step_moves_the_statistics_by_the_authors_tenth(
 
 def test_at_probability_one_the_sources_own_momentum_stays(world):
     model = transfer(*world, steps=0, probability=1, **OPTIONS)
-    assert first_norm(model).momentum == 0.99
-    assert first_norm(world[1].model).momentum == 0.99
+    assert layer_of(model, "block1_norm").momentum == 0.99
+    assert layer_of(world[1].model, "block1_norm").momentum == 0.99
 
 
 def test_the_defaults_are_the_authors():
@@ -169,11 +154,11 @@ def test_the_defaults_are_the_authors():
     assert (found["probability"], found["momentum"]) == (0.5, 0.9)
 
 
-def test_what_is_trained_is_mixed_and_what_is_served_is_plain(world, fitted):
-    trained = fitted(stochastic_normalization)
+def test_what_is_trained_is_mixed_and_what_is_served_is_plain(world, spy):
+    calls = spy(stochastic_normalization)
     start = weights_of(transfer(*world, steps=0, **OPTIONS))
     model = transfer(*world, steps=2, **OPTIONS)
-    kinds = [type(layer) for layer in leaves(trained[-1])]
+    kinds = [type(layer) for layer in leaves(calls[-1].model)]
     assert kinds.count(StochasticNormalization) == 3
     kinds = [type(layer) for layer in leaves(model)]
     assert kinds.count(layers.BatchNormalization) == 3
@@ -182,7 +167,7 @@ def test_what_is_trained_is_mixed_and_what_is_served_is_plain(world, fitted):
     assert after.keys() == start.keys()
     assert all(after[path] != start[path] for path in start)
     x = world[0].train.x
-    np.testing.assert_array_equal(model(x), trained[-1](x))
+    np.testing.assert_array_equal(model(x), calls[-1].model(x))
 
 
 def test_a_traced_loop_draws_at_each_step_as_well(world, traced):
@@ -197,26 +182,21 @@ def test_a_traced_loop_draws_at_each_step_as_well(world, traced):
         np.testing.assert_allclose(a, b, atol=1e-5)
 
 
-def test_the_draws_of_the_layers_differ(world, fitted):
-    trained = fitted(stochastic_normalization)
+def test_the_draws_of_the_layers_differ(world, spy):
+    calls = spy(stochastic_normalization)
     transfer(*world, steps=0, **OPTIONS)
     seeds = {
         layer.seed
-        for layer in leaves(trained[0])
+        for layer in leaves(calls[0].model)
         if isinstance(layer, StochasticNormalization)
     }
     assert len(seeds) == 3
 
 
-def test_a_source_without_batchnorm_is_refused_before_training():
-    target, source = (
-        small_task("target", 1),
-        small_source(small_task("source", 3)),
-    )
-    training.ledger()
+def test_a_source_without_batchnorm_is_refused_before_training(fits):
     with pytest.raises(NotApplicable, match="no BatchNorm layer"):
-        transfer(target, source, steps=2, **OPTIONS)
-    assert not training.ledger()
+        transfer(*small_world(), steps=2, **OPTIONS)
+    assert not fits
 
 
 def test_the_head_may_have_its_own_rate(world):

@@ -2,10 +2,9 @@
 
 import keras
 import pytest
-from conftest import worlds
+from helpers import bytes_by_block
 from keras import layers
 
-from ktransfer.engine import training
 from ktransfer.errors import KTransferError, NotApplicable
 from ktransfer.methods.feature import linear_probe
 from ktransfer.methods.finetuning.surgical_fine_tuning import transfer
@@ -15,20 +14,6 @@ from ktransfer.models.own import Source
 from ktransfer.models.surgery import attach_head, trainable_count
 
 OPTIONS = {"steps": 3, "seed": 5, "batch_size": 16}
-
-
-@pytest.fixture
-def world():
-    target, (source,) = worlds(1)[1]
-    return target, source
-
-
-def states(model):
-    """Return the bytes of each block, BatchNorm's statistics included."""
-    return {
-        name: [v.numpy().tobytes() for layer in found for v in layer.weights]
-        for name, found in blocks(model).items()
-    }
 
 
 @pytest.mark.parametrize(
@@ -46,8 +31,8 @@ def test_the_named_block_and_the_head_move_and_all_else_stays(
         transfer(*world, block=block, **{**OPTIONS, "steps": steps})
         for steps in (0, 3)
     )
-    before, after = states(start), states(model)
-    theirs = states(world[1].model)
+    before, after = bytes_by_block(start), bytes_by_block(model)
+    theirs = bytes_by_block(world[1].model)
     for name in after:
         moved = name in [*thawed, "logits"]
         assert (after[name] != before[name]) == moved
@@ -72,13 +57,14 @@ def test_the_named_block_and_the_head_move_and_all_else_stays(
 )
 def test_its_ends_are_other_methods(world, block, other):
     model = transfer(*world, block=block, **OPTIONS)
-    assert states(model) == states(other.transfer(*world, **OPTIONS))
+    assert bytes_by_block(model) == bytes_by_block(
+        other.transfer(*world, **OPTIONS)
+    )
 
 
-def test_the_last_block_is_trained_on_features_computed_once(world):
-    training.ledger()
+def test_the_last_block_is_trained_on_features_computed_once(world, fits):
     transfer(*world, **OPTIONS)
-    (fit,) = training.ledger()
+    (fit,) = fits
     assert fit.cached
 
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from conftest import small_task, worlds
+from helpers import bytes_of, norms_of, small_task, small_world
 
 from ktransfer.data import Split
 from ktransfer.engine.normalization import reestimate_statistics
@@ -12,7 +12,6 @@ from ktransfer.methods.fusion import task_arithmetic
 from ktransfer.methods.fusion.task_arithmetic import transfer
 from ktransfer.methods.parameter import fine_tuning
 from ktransfer.models import backbones
-from ktransfer.models.graph import leaves
 from ktransfer.models.own import Source
 from ktransfer.models.surgery import attach_head, copy, copy_backbone, cut
 
@@ -22,11 +21,7 @@ START = {"steps": 0, "seed": 5}
 @pytest.fixture
 def world():
     """Three sources of one initialisation, the base first."""
-    return worlds(3)[0]
-
-
-def bytes_of(model):
-    return [v.numpy().tobytes() for v in model.weights]
+    return small_world(3)
 
 
 def backbone_of(model):
@@ -35,14 +30,14 @@ def backbone_of(model):
 
 @pytest.mark.parametrize("normalised", [False, True])
 def test_strength_0_is_the_base(normalised):
-    target, (base, *sources) = worlds(3)[normalised]
+    target, base, *sources = small_world(3, normalised=normalised)
     model = transfer(target, base, *sources, strength=0, **START)
     theirs = copy_backbone(base.model)
     assert bytes_of(backbone_of(model)) == bytes_of(theirs)
 
 
 def test_one_source_at_strength_1_is_that_source_fine_tuned(world):
-    target, (base, source, _) = world
+    target, base, source, _ = world
     options = {"steps": 2, "seed": 5, "batch_size": 16}
     model = transfer(target, base, source, strength=1, **options)
     tuned = fine_tuning.transfer(target, source, **options)
@@ -51,7 +46,7 @@ def test_one_source_at_strength_1_is_that_source_fine_tuned(world):
 
 @pytest.mark.parametrize("strength", [0.5, 0.3])
 def test_it_is_the_base_plus_the_task_vectors(world, strength):
-    target, members = world
+    target, *members = world
     model = transfer(target, *members, strength=strength, **START)
     zero, one, two = (
         [v.numpy().astype("float64") for v in x.trainable_variables]
@@ -68,12 +63,11 @@ def test_it_is_the_base_plus_the_task_vectors(world, strength):
 
 
 def test_a_merge_gets_statistics_of_its_own():
-    target, members = worlds(3)[1]
+    target, *members = small_world(3, normalised=True)
     model = transfer(target, *members, strength=0.5, **START)
     twin = copy(model)
     reestimate_statistics(twin, target.train.x)
-    norms = [x for x in leaves(model) if x.name.endswith("_norm")]
-    wanted = [x for x in leaves(twin) if x.name.endswith("_norm")]
+    norms, wanted = norms_of(model), norms_of(twin)
     assert len(norms) == 3
     for norm, other in zip(norms, wanted):
         mixed = np.mean(
@@ -90,23 +84,20 @@ def test_a_merge_gets_statistics_of_its_own():
         assert abs(norm.moving_mean.numpy() - mixed).max() > 1e-5
 
 
-def test_the_strength_is_chosen_on_images_held_out(world, monkeypatch):
-    target, members = world
-    calls, seen = [], []
+def test_the_strength_is_chosen_on_images_held_out(world, spy):
+    target, *members = world
+    task, validation = task_arithmetic.held_out(target, 5)
+    right = iter([3, 5, 5, 4])
 
     def nearest_mean(known, labels, new):
-        calls.append((len(known), len(new)))
-        seen.append(known)
-        right = np.zeros(len(new), int)
-        right[: [3, 5, 5, 4][len(calls) - 1]] = 1
-        return np.where(right, validation.y, -1)
+        return np.where(np.arange(len(new)) < next(right), validation.y, -1)
 
-    task, validation = task_arithmetic.held_out(target, 5)
-    monkeypatch.setattr(task_arithmetic, "_nearest_mean", nearest_mean)
+    calls = spy(task_arithmetic, "_nearest_mean", instead=nearest_mean)
     chosen = transfer(target, *members, **START)
-    assert calls == [(39, 9)] * 4
     # Each strength is judged by the features of its own merge.
-    for strength, known in zip(task_arithmetic.GRID, seen, strict=True):
+    for strength, call in zip(task_arithmetic.GRID, calls, strict=True):
+        known, _, new = call.args
+        assert (len(known), len(new)) == (39, 9)
         merged = transfer(target, *members, strength=strength, **START)
         wanted = predict(backbone_of(merged), task.train.x)
         np.testing.assert_allclose(known, wanted, atol=1e-5)
@@ -128,14 +119,14 @@ def test_the_nearest_mean_of_a_class_is_what_it_says():
 
 
 def test_other_architectures_do_not_apply(world):
-    target, (base, *_) = world
+    target, base, *_ = world
     other = attach_head(backbones.mlp((12, 12, 3)), 3, seed=0)
     with pytest.raises(NotApplicable, match="one architecture"):
         transfer(target, base, Source(other, base.task), steps=1, seed=0)
 
 
 def test_a_base_alone_or_no_image_to_hold_out_do_not_apply(world):
-    target, members = world
+    target, *members = world
     with pytest.raises(NotApplicable, match="only a base"):
         transfer(target, members[0], steps=1, seed=0)
     task = small_task("target", 1)

@@ -1,16 +1,13 @@
 """TIES merging: trim, elect a sign, average those that agree."""
 
-import inspect
-
 import numpy as np
 import pytest
-from conftest import worlds
+from helpers import defaults, layer_of, norms_of, small_world
 
 from ktransfer.errors import NotApplicable
 from ktransfer.methods.fusion import task_arithmetic
 from ktransfer.methods.fusion.ties_merging import _elected_mean, transfer
 from ktransfer.models import backbones
-from ktransfer.models.graph import leaves
 from ktransfer.models.own import Source
 from ktransfer.models.surgery import (
     attach_head,
@@ -24,7 +21,7 @@ START = {"steps": 0, "seed": 5}
 
 @pytest.fixture
 def world():
-    return worlds(3)[0]
+    return small_world(3)
 
 
 def vector(model):
@@ -49,7 +46,7 @@ def test_exactly_the_share_is_kept_and_it_is_the_largest(share):
 
 
 def test_the_share_is_of_each_task_vector_as_a_whole(world):
-    target, (base, source, _) = world
+    target, base, source, _ = world
     start = vector(copy_backbone(base.model))
     change = vector(copy_backbone(source.model)) - start
     moved = merged(target, base, source, density=0.3) - start
@@ -59,13 +56,12 @@ def test_the_share_is_of_each_task_vector_as_a_whole(world):
 
 
 def test_a_fifth_is_kept_by_default_as_in_the_authors_commands():
-    defaults = inspect.signature(transfer).parameters
-    assert defaults["density"].default == 0.2
-    assert defaults["strength"].default == 1.0
+    found = defaults(transfer)
+    assert (found["density"], found["strength"]) == (0.2, 1.0)
 
 
 def test_density_1_with_one_source_is_task_arithmetic(world):
-    target, (base, source, _) = world
+    target, base, source, _ = world
     for strength in (0.0, 0.5):
         ours = transfer(
             target, base, source, density=1.0, strength=strength, **START
@@ -80,7 +76,7 @@ def test_density_1_with_one_source_is_task_arithmetic(world):
 
 
 def test_equal_task_vectors_give_that_vector_trimmed(world):
-    target, (base, source, _) = world
+    target, base, source, _ = world
     once = merged(target, base, source, density=0.2)
     twice = merged(target, base, source, source, density=0.2)
     np.testing.assert_array_equal(once, twice)
@@ -100,7 +96,7 @@ def test_signs_are_elected_by_mass_and_never_cancel():
 
 def test_each_source_is_trimmed_by_itself(world):
     """A source with a large vector does not use up the others' share."""
-    target, (base, first, second) = world
+    target, base, first, second = world
     start = vector(copy_backbone(base.model))
     changes = [vector(copy_backbone(x.model)) - start for x in (first, second)]
     both = merged(target, base, first, second, density=0.1) - start
@@ -109,18 +105,16 @@ def test_each_source_is_trimmed_by_itself(world):
 
 
 def test_statistics_are_re_estimated():
-    target, members = worlds(3)[1]
+    target, *members = small_world(3, normalised=True)
     model = transfer(target, *members, **START)
-    for layer in leaves(model):
-        if layer.name.endswith("_norm"):
-            assert (layer.moving_variance.numpy() > 0).all()
-            base = members[0].model.get_layer("small").get_layer(layer.name)
-            old = base.moving_mean.numpy()
-            assert abs(layer.moving_mean.numpy() - old).max() > 1e-3
+    for layer in norms_of(model):
+        assert (layer.moving_variance.numpy() > 0).all()
+        old = layer_of(members[0].model, layer.name).moving_mean.numpy()
+        assert abs(layer.moving_mean.numpy() - old).max() > 1e-3
 
 
 def test_needs_are_named(world):
-    target, (base, *_) = world
+    target, base, *_ = world
     other = attach_head(backbones.mlp((12, 12, 3)), 3, seed=0)
     with pytest.raises(NotApplicable, match="one architecture"):
         transfer(target, base, Source(other, base.task), **START)

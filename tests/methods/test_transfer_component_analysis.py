@@ -1,12 +1,18 @@
 """TCA: kernel axes of large variance on which the domains' means agree."""
 
-import inspect
-
 import keras
 import numpy as np
 import pytest
 import scipy.linalg
-from conftest import small_source, small_task, weights_of
+from helpers import (
+    OTHERS,
+    defaults,
+    features_of,
+    sizes_of,
+    small_task,
+    small_world,
+    weights_of,
+)
 from scipy.spatial.distance import cdist, pdist
 
 from ktransfer.engine.prediction import predict
@@ -18,16 +24,13 @@ from ktransfer.methods.domain.transfer_component_analysis import (
     transfer,
 )
 from ktransfer.models.layers import KernelComponents
-from ktransfer.models.surgery import adapt_input, copy_backbone, trainable_count
+from ktransfer.models.surgery import trainable_count
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def world():
-    """Return (target, source): other images, grey and inverted."""
-    target = small_task("target", 1)
-    train = target.train._replace(x=255 - target.train.x)
-    source = small_source(small_task("source", 3), steps=3)
-    return target._replace(train=train), source
+    """(target, source): other images, grey and inverted."""
+    return small_world(inverted=True)
 
 
 def problem(seed=0, n_source=23, n_target=17, width=5):
@@ -103,11 +106,6 @@ def test_the_less_regularization_the_closer_are_the_domains():
     assert (np.diff(gaps) > 0).all() and gaps[0] < 0.02 * gaps[-1]
 
 
-def features_of(task, source):
-    reader = adapt_input(copy_backbone(source.model), task.image_shape)
-    return predict(reader, task.train.x).astype("float64")
-
-
 def test_the_layer_gives_k_times_w_for_images_it_has_not_kept(world, solved):
     target, source = world
     model = transfer(
@@ -122,7 +120,7 @@ def test_the_layer_gives_k_times_w_for_images_it_has_not_kept(world, solved):
     components = keras.Model(model.input, layer.output)
     found = {
         "target": predict(components, target.train.x),
-        "source": solved[0],
+        "source": solved[0].args[0],
     }
     tasks = {"target": target, "source": source.task}
     kernel = np.exp(-cdist(points, points, "sqeuclidean") / layer.width)
@@ -140,7 +138,7 @@ def test_the_layer_gives_k_times_w_for_images_it_has_not_kept(world, solved):
 @pytest.mark.parametrize("unlabelled", [False, True])
 def test_standardised_features_are_each_domains_own(world, solved, unlabelled):
     target, source = world
-    assert not inspect.signature(transfer).parameters["standardize"].default
+    assert not defaults(transfer)["standardize"]
     if unlabelled:
         new = 200 - small_task("new", 1).train.x
         target = target._replace(unlabelled=new)
@@ -166,21 +164,15 @@ def test_standardised_features_are_each_domains_own(world, solved, unlabelled):
     served = predict(keras.Model(model.input, layer.output), target.train.x)
     np.testing.assert_allclose(served, kernel @ w + shift, atol=5e-3)
     kernel = np.exp(-cdist(wanted[0], points, "sqeuclidean") / layer.width)
-    np.testing.assert_allclose(solved[0], kernel @ w + shift, atol=5e-3)
+    np.testing.assert_allclose(solved[0].args[0], kernel @ w + shift, atol=5e-3)
 
 
-def test_max_images_bounds_what_is_read_and_kept(world, monkeypatch):
+def test_max_images_bounds_what_is_read_and_kept(world, spy):
     target, source = world
-    read = []
-
-    def counting(model, images):
-        read.append(len(images))
-        return predict(model, images)
-
-    monkeypatch.setattr(transfer_component_analysis, "predict", counting)
+    calls = spy(transfer_component_analysis, "predict")
     options = {"steps": 1, "seed": 0, "max_images": 9, "num_components": 3}
     model = transfer(target, source, **options)
-    assert read == [9, 9]
+    assert sizes_of(calls) == [9, 9]
     assert model.get_layer("components").points.shape == (18, 8)
     assert trainable_count(model) == (3 + 1) * 3
     other = transfer(target, source, **{**options, "seed": 1})
@@ -238,7 +230,7 @@ def test_target_labels_are_not_read(world, standardize):
 
 def test_needs_are_named(world):
     target, source = world
-    other = target._replace(labels=("a", "b", "c"))
+    other = target._replace(labels=OTHERS)
     with pytest.raises(NotApplicable, match="the target's own classes"):
         transfer(other, source, steps=1, seed=0)
     for name in ("num_components", "max_images", "regularization"):

@@ -5,25 +5,14 @@ import functools
 import keras
 import numpy as np
 import pytest
-from conftest import small_source, small_task
+from helpers import bytes_of, small_world
 
 from ktransfer.engine import backend
 from ktransfer.engine.normalization import reestimate_statistics
 from ktransfer.methods.multitask import hard_sharing, uncertainty_weighting
 from ktransfer.models.graph import leaves
 
-
-@pytest.fixture(scope="module")
-def world():
-    source = small_source(small_task("source", 3), steps=3)
-    return small_task("target", 1), source
-
-
 OPTIONS = {"seed": 3, "batch_size": 16, "from_source": True}
-
-
-def state(model):
-    return [v.numpy().tobytes() for v in model.weights]
 
 
 def log_variances(joint):
@@ -55,25 +44,23 @@ def test_fixed_at_zero_it_is_hard_sharing_with_halves(world):
     halves = hard_sharing.transfer(
         *world, steps=5, source_weight=0.5, target_weight=0.5, **OPTIONS
     )
-    assert state(model) == state(halves)
+    assert bytes_of(model) == bytes_of(halves)
 
 
-def test_the_weights_start_as_in_libmtl_are_learned_and_left_behind(
-    world, fitted
-):
-    joint = fitted(uncertainty_weighting)
+def test_the_weights_start_as_in_libmtl_are_learned_and_left_behind(world, spy):
+    calls = spy(uncertainty_weighting)
     uncertainty_weighting.transfer(*world, steps=0, **OPTIONS)
-    assert log_variances(joint[0]) == [-0.5, -0.5]
+    assert log_variances(calls[0].model) == [-0.5, -0.5]
     model = uncertainty_weighting.transfer(*world, steps=2, **OPTIONS)
     # The losses start near ln 3, above exp(-0.5): both tasks are uncertain.
-    assert min(log_variances(joint[1])) > -0.5
+    assert min(log_variances(calls[1].model)) > -0.5
     kinds = {type(leaf).__name__ for leaf in leaves(model)}
     assert "_LogVariance" not in kinds
     assert not [v.path for v in model.variables if "log_variance" in v.path]
 
 
-def test_the_weights_are_not_decayed(world, fitted):
-    joint = fitted(uncertainty_weighting)
+def test_the_weights_are_not_decayed(world, spy):
+    calls = spy(uncertainty_weighting)
     plain, decayed = (
         uncertainty_weighting.transfer(
             *world,
@@ -85,15 +72,14 @@ def test_the_weights_are_not_decayed(world, fitted):
         )
         for decay in (0.0, 50.0)
     )
-    assert log_variances(joint[0]) == log_variances(joint[1])
+    assert log_variances(calls[0].model) == log_variances(calls[1].model)
     kernels = [m.get_layer("logits").kernel.numpy() for m in (plain, decayed)]
     assert not np.array_equal(*kernels)
 
 
 def test_batch_normalisation_ends_with_the_targets_statistics():
-    target = small_task("target", 1)
-    source = small_source(small_task("source", 3), normalised=True)
+    target, source = small_world(normalised=True)
     model = uncertainty_weighting.transfer(target, source, steps=2, **OPTIONS)
-    before = state(model)
+    before = bytes_of(model)
     reestimate_statistics(model, target.train.x)
-    assert state(model) == before
+    assert bytes_of(model) == before

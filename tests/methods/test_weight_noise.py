@@ -2,26 +2,13 @@
 
 import numpy as np
 import pytest
-from conftest import (
-    defaults,
-    small_source,
-    small_task,
-    small_transformer,
-    weights_of,
-)
+from helpers import defaults, small_task, small_transformer, weights_of
 
 from ktransfer.methods.parameter import fine_tuning
 from ktransfer.methods.structure import weight_noise
 from ktransfer.methods.structure.weight_noise import transfer
 from ktransfer.models.own import Source
 from ktransfer.models.surgery import attach_head, copy, cut
-from ktransfer.seeds import stream
-
-
-@pytest.fixture(scope="module")
-def world():
-    source = small_source(small_task("source", 3), normalised=True, steps=3)
-    return small_task("target", 1), source
 
 
 def test_strength_zero_is_fine_tuning_bit_for_bit(world):
@@ -61,11 +48,10 @@ def test_all_that_trains_moves_by_at_most_half_the_strength_of_its_std(world):
 
 
 def test_the_bounds_are_half_the_strength_of_the_std_over_n_less_one(
-    world, monkeypatch
+    world, monkeypatch, spy
 ):
     """As torch.std in the authors' snippet; of four values it is seen."""
     target, source = world
-    names = []
 
     class Highest:
         def __init__(self, seed):
@@ -75,11 +61,7 @@ def test_the_bounds_are_half_the_strength_of_the_std_over_n_less_one(
             assert low == -high
             return np.full(shape, high)
 
-    def remembering(*given):
-        names.append(given)
-        return stream(*given)
-
-    monkeypatch.setattr(weight_noise, "stream", remembering)
+    calls = spy(weight_noise, "stream")
     monkeypatch.setattr(weight_noise.np.random, "default_rng", Highest)
     model = weight_noise._perturbed(source.model, 0.3, 1)
     monkeypatch.undo()
@@ -90,6 +72,7 @@ def test_the_bounds_are_half_the_strength_of_the_std_over_n_less_one(
         wanted = old + 0.15 * old.std(ddof=1)
         np.testing.assert_allclose(ours, wanted, rtol=1e-5, atol=1e-7)
     # No two variables have a stream in common.
+    names = [call.args for call in calls]
     assert len(set(names)) == len(names) == len(model.trainable_variables)
 
 

@@ -3,7 +3,7 @@
 import keras
 import numpy as np
 import pytest
-from conftest import worlds
+from helpers import bytes_of, small_world
 
 from ktransfer.errors import KTransferError, NotApplicable
 from ktransfer.methods.feature import linear_probe
@@ -14,15 +14,11 @@ from ktransfer.models.surgery import attach_head, copy_backbone, cut
 
 @pytest.fixture
 def world():
-    return worlds(2)[1]
-
-
-def bytes_of(model):
-    return [v.numpy().tobytes() for v in model.weights]
+    return small_world(2, normalised=True)
 
 
 def test_the_weights_start_equal_and_go_on_summing_to_1(world):
-    target, sources = world
+    target, *sources = world
     start = transfer(target, *sources, steps=0, seed=5)
     np.testing.assert_array_equal(start.get_layer("weights").shares(), 0.5)
     model = transfer(target, *sources, steps=4, seed=5, learning_rate=0.1)
@@ -35,7 +31,7 @@ def test_the_weights_start_equal_and_go_on_summing_to_1(world):
 
 
 def test_one_source_plain_is_a_linear_probe(world):
-    target, (source, _) = world
+    target, source, _ = world
     options = {"steps": 3, "seed": 5, "batch_size": 16}
     model = transfer(
         target, source, shared_units=None, activation="linear", **options
@@ -46,7 +42,7 @@ def test_one_source_plain_is_a_linear_probe(world):
 
 @pytest.mark.parametrize("chosen", [0, 1])
 def test_a_one_hot_weight_is_that_source_alone(world, chosen):
-    target, sources = world
+    target, *sources = world
     options = {"steps": 2, "seed": 5, "shared_units": None}
     weights = [0.0, 0.0]
     weights[chosen] = 1.0
@@ -56,7 +52,7 @@ def test_a_one_hot_weight_is_that_source_alone(world, chosen):
 
 
 def test_it_is_the_sum_that_it_says(world):
-    target, sources = world
+    target, *sources = world
     options = {"steps": 0, "seed": 5, "shared_units": 5}
     model = transfer(target, *sources, weights=(1, 3), **options)
     x = target.train.x[:6]
@@ -77,7 +73,7 @@ def test_it_is_the_sum_that_it_says(world):
 
 
 def test_by_default_64_units_are_added_up_and_rectified(world):
-    target, sources = world
+    target, *sources = world
     model = transfer(target, *sources, steps=0, seed=5)
     assert model.get_layer("weights").output.shape == (None, 64)
     rectified = keras.Model(model.input, model.get_layer("activation").output)
@@ -85,7 +81,7 @@ def test_by_default_64_units_are_added_up_and_rectified(world):
 
 
 def test_unequal_widths_need_a_projection(world):
-    target, (source, _) = world
+    target, source, _ = world
     part = cut(source.model, "block2_pool")
     flat = keras.layers.Flatten(name="features")(part.output)
     wide = attach_head(keras.Model(part.input, flat), 3, seed=0)
@@ -96,6 +92,6 @@ def test_unequal_widths_need_a_projection(world):
 
 @pytest.mark.parametrize("weights", [(1,), (0, 0), (-1, 2)])
 def test_wrong_weights_are_refused(world, weights):
-    target, sources = world
+    target, *sources = world
     with pytest.raises(KTransferError, match="expected 2 numbers"):
         transfer(target, *sources, steps=1, seed=0, weights=weights)

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from conftest import check_the_statistics, defaults, worlds
+from helpers import bytes_of, check_the_statistics, defaults, small_world
 
 from ktransfer.engine.training import fit
 from ktransfer.methods.feature import linear_probe
@@ -15,24 +15,14 @@ from ktransfer.stages.heads import probed
 OPTIONS = {"steps": 4, "seed": 5, "batch_size": 16}
 
 
-@pytest.fixture
-def world():
-    target, (source,) = worlds(1)[1]
-    return target, source
-
-
 @pytest.fixture(scope="module")
 def path():
     """The models at alpha 0, 0.25 and 1, with BatchNorm."""
-    target, (source,) = worlds(1)[1]
+    target, source = small_world(normalised=True)
     return [
         transfer(target, source, alpha=alpha, **OPTIONS)
         for alpha in (0, 0.25, 1)
     ]
-
-
-def bytes_of(model):
-    return [v.numpy().tobytes() for v in model.weights]
 
 
 def test_alpha_0_is_the_linear_probe(world, path):
@@ -67,7 +57,7 @@ def test_the_default_is_halfway():
 
 
 def test_without_a_probe_alpha_1_is_fine_tuning():
-    target, (source,) = worlds(1)[0]
+    target, source = small_world()
     model = transfer(target, source, alpha=1, probe_share=0, **OPTIONS)
     tuned = fine_tuning.transfer(target, source, **OPTIONS)
     assert bytes_of(model) == bytes_of(tuned)

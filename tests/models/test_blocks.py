@@ -3,7 +3,7 @@
 import keras
 import numpy as np
 import pytest
-from conftest import small_backbone
+from helpers import small_backbone, small_classifier
 from keras import layers
 
 from ktransfer.errors import KTransferError
@@ -131,7 +131,7 @@ def test_a_branch_is_within_one_block_named_by_what_joins_it():
 
 
 def test_nested_and_flat_networks_have_the_same_blocks():
-    model = attach_head(small_backbone(normalised=True), 3, seed=0)
+    model = small_classifier(normalised=True)
     names = {k: [x.name for x in own] for k, own in blocks(model).items()}
     flat = {
         k: [x.name for x in own] for k, own in blocks(inline(model)).items()

@@ -10,7 +10,7 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
-from conftest import small_backbone
+from helpers import small_backbone, small_classifier
 from keras import layers, ops
 
 import ktransfer
@@ -18,7 +18,7 @@ from ktransfer.errors import KTransferError
 from ktransfer.models import graph
 from ktransfer.models.graph import Tensor
 from ktransfer.models.layers import InferenceMode
-from ktransfer.models.surgery import attach_head, inline
+from ktransfer.models.surgery import inline
 
 PACKAGE = Path(ktransfer.__file__).parent
 # What Keras and TensorFlow call their own, and where the suite may use it.
@@ -139,7 +139,7 @@ def test_inference_mode_stays_one_operation_and_leaves_look_into_it():
 
 
 def test_a_flat_model_shares_its_layers_and_gives_equal_outputs():
-    model = attach_head(small_backbone(normalised=True), 3, seed=0)
+    model = small_classifier(normalised=True)
     flat = inline(model)
     assert {id(v) for v in flat.variables} == {id(v) for v in model.variables}
     x = (

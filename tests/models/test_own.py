@@ -3,7 +3,7 @@
 import keras
 import numpy as np
 import pytest
-from conftest import small_backbone, small_source, small_task
+from helpers import adapted, small_classifier, small_source
 from keras import layers, ops
 
 from ktransfer.engine.prediction import predict
@@ -14,14 +14,9 @@ from ktransfer.models import graph, own
 from ktransfer.models.blocks import blocks
 from ktransfer.models.normal_form import normal_form
 from ktransfer.models.own import Source
-from ktransfer.models.surgery import attach_head, copy, cut
+from ktransfer.models.surgery import copy, cut
 
 X = np.random.default_rng(0).integers(0, 256, (5, 12, 12, 3)).astype("uint8")
-
-
-@pytest.fixture
-def task():
-    return small_task("source", 3)
 
 
 def classifier(end, dtype="uint8", kind="functional"):
@@ -75,7 +70,7 @@ def test_every_classifier_becomes_images_to_logits(task, end, kind, dtype):
 
 
 def test_a_model_in_the_form_comes_back_as_it_is(task):
-    model = attach_head(small_backbone(), 3, seed=0)
+    model = small_classifier()
     assert Source(model, task).model is model
     assert Source(model, task)._replace(task=task).model is model
 
@@ -262,19 +257,8 @@ def test_the_last_layer_can_be_the_features(task):
     np.testing.assert_allclose(source.model(X), model(X), atol=1e-6)
 
 
-def adapted():
-    """Return a model behind an adapted `Normalization`."""
-    normalise = layers.Normalization(name="normalise")
-    x = keras.Input((12, 12, 3), dtype="uint8", name="images")
-    y = layers.Rescaling(1.0)(x)
-    y = layers.Flatten(name="features")(normalise(y))
-    model = keras.Model(x, layers.Dense(3, name="logits")(y))
-    normalise.adapt(X.astype("float32"))
-    return model
-
-
 def test_an_adapted_layer_survives_a_copy_and_a_file(tmp_path):
-    model = adapted()
+    model = adapted(X)
     wanted = np.asarray(model(X))
     assert np.abs(wanted).max() < 50
     twin = copy(model)

@@ -3,7 +3,15 @@
 import keras
 import numpy as np
 import pytest
-from conftest import small_backbone, small_source, small_task, weights_of
+from helpers import (
+    adapted,
+    bytes_of,
+    layer_of,
+    small_backbone,
+    small_source,
+    small_task,
+    weights_of,
+)
 from keras import layers
 
 from ktransfer.errors import KTransferError, NotApplicable
@@ -139,9 +147,7 @@ def test_a_copy_has_the_weights_and_shares_nothing():
     model = nested()
     freeze(model)
     clone = copy(model, "clone")
-    assert [v.numpy().tobytes() for v in clone.variables] == [
-        v.numpy().tobytes() for v in model.variables
-    ]
+    assert bytes_of(clone) == bytes_of(model)
     before = weights_of(model)
     for variable in clone.variables:
         variable.assign(variable + 1)
@@ -273,18 +279,8 @@ def test_what_stays_whole_is_not_rounded():
     )
 
 
-def adapted(images):
-    normalise = layers.Normalization(name="normalise")
-    inputs = keras.Input((12, 12, 3), dtype="uint8", name="images")
-    x = normalise(layers.Rescaling(1.0)(inputs))
-    x = layers.Conv2D(2, 3, name="block1_conv")(x)
-    model = keras.Model(inputs, layers.Flatten(name="features")(x))
-    normalise.adapt(images.astype("float32"))
-    return model
-
-
 def normalised(model, images):
-    (layer,) = (x for x in leaves(model) if x.name == "normalise")
+    layer = layer_of(model, "normalise")
     return np.asarray(layer(images.astype("float32")))
 
 
@@ -297,8 +293,9 @@ def test_layers_adapted_to_data_stay_in_fresh_and_mixed_networks():
     mixed = copy(model)
     combine(mixed, [model, other], [0.5, 0.5])
     np.testing.assert_array_equal(normalised(mixed, images), wanted)
-    kernels = [m.get_layer("block1_conv").kernel for m in (model, other, mixed)]
-    first, second, mean = map(np.asarray, kernels)
+    first, second, mean = (
+        layer_of(m, "block1_conv").kernel.numpy() for m in (model, other, mixed)
+    )
     np.testing.assert_allclose(mean, (first + second) / 2, atol=1e-7)
 
 

@@ -230,21 +230,13 @@ CARRY_OUT, EVALUATION = "runs/carry_out.py", "measures/evaluation.py"
         ({"backbone": "vgg"}, {}, "models/backbones.py", "vgg"),
     ],
 )
-def test_what_a_run_asks_for_is_in_its_hash(
-    monkeypatch, change, other, module, name
-):
-    found = []
-    reached = fingerprints.reached
-    monkeypatch.setattr(
-        fingerprints,
-        "reached",
-        lambda *s, **c: found.append(reached(*s, **c)) or found[-1],
-    )
+def test_what_a_run_asks_for_is_in_its_hash(spy, change, other, module, name):
+    calls = spy(fingerprints, "reached")
     texts = []
     for asked in (change, other):
         fingerprints.forget()
         runs.code(RUN._replace(**asked))
-        texts.append(found.pop().get((PACKAGE / module, name)))
+        texts.append(calls.pop().result.get((PACKAGE / module, name)))
     assert texts[0] and texts[0] != texts[1]
 
 

@@ -1,10 +1,10 @@
 """Sources: made once, again when damaged or outdated, and after another."""
 
 import numpy as np
+from helpers import bytes_of, layer_of
 from sweeps import sourced
 
 from ktransfer import runs
-from ktransfer.models.graph import leaves
 from ktransfer.runs import sources
 
 
@@ -16,17 +16,13 @@ def test_sources_are_made_once_and_again_when_damaged(tmp_path, capsys):
     content = place.read_bytes()
     again, same = sources.load(tmp_path, pretraining)
     assert facts == same and place.read_bytes() == content
-    assert [v.numpy().tobytes() for v in first.model.variables] == [
-        v.numpy().tobytes() for v in again.model.variables
-    ]
+    assert bytes_of(first.model) == bytes_of(again.model)
     flipped = bytearray(content)
     flipped[len(content) // 2] ^= 255
     place.write_bytes(bytes(flipped))
     third, _ = sources.load(tmp_path, pretraining)
     assert "damaged" in capsys.readouterr().err
-    assert [v.numpy().tobytes() for v in first.model.variables] == [
-        v.numpy().tobytes() for v in third.model.variables
-    ]
+    assert bytes_of(first.model) == bytes_of(third.model)
 
 
 def test_a_source_after_another_starts_from_its_features(tmp_path):
@@ -63,9 +59,6 @@ def test_a_source_after_another_has_its_features_at_the_start(
     derived = base._replace(task="digits", after="letters_0to4")
     second, _ = sources.load(tmp_path, derived)
     for name in ("block1_conv", "block2_conv", "block3_conv"):
-        one, other = (
-            next(x for x in leaves(s.model) if x.name == name)
-            for s in (first, second)
-        )
+        one, other = (layer_of(s.model, name) for s in (first, second))
         assert np.array_equal(one.kernel, other.kernel)
         assert np.array_equal(one.bias, other.bias)

@@ -15,6 +15,8 @@ from ktransfer import fingerprints, methods, runs
 from ktransfer.runs import Run
 from ktransfer.runs.carry_out import carry_out
 
+# Each of the many runs has a few steps, which a trace would outlast.
+pytestmark = pytest.mark.eager
 PACKAGE = Path(runs.__file__).parents[1]
 # Entered, and without a say in any number: each with its reason.
 IDLE = {

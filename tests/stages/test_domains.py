@@ -1,7 +1,7 @@
 """One network for two domains: what trains it, and whose statistics it has."""
 
 import pytest
-from conftest import domains, small_task, weights_of
+from helpers import domains, small_task, weights_of
 
 from ktransfer.engine.normalization import reestimate_statistics
 from ktransfer.stages.domains import (

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from conftest import small_backbone, small_source, small_task
+from helpers import OTHERS, small_backbone, small_task, small_world, softmax
 
 from ktransfer.data import Split
 from ktransfer.engine.prediction import predict
@@ -16,15 +16,9 @@ BELIEFS = np.array(
 )
 
 
-def softmax(z):
-    shares = np.exp(z - z.max(-1, keepdims=True))
-    return shares / shares.sum(-1, keepdims=True)
-
-
-@pytest.fixture(scope="module")
+@pytest.fixture
 def world():
-    source_task = small_task("source", 3)._replace(labels=("a", "b", "c"))
-    return small_task("target", 1), small_source(source_task, steps=3)
+    return small_world(labels=OTHERS)
 
 
 def test_agreement_is_relative_to_the_likeliest_class():
@@ -59,14 +53,14 @@ def test_beliefs_translate_the_sources_classes(world):
     given = predict(rules.beliefs(target, source), target.train.x)
     np.testing.assert_allclose(given.sum(-1), 1, rtol=1e-5)
     colour = np.repeat(target.train.x, 3, axis=-1)
-    theta = softmax(predict(source.model, colour).astype("float64"))
+    theta = softmax(predict(source.model, colour))
     joint = np.stack([theta[target.train.y == k].sum(0) for k in range(3)])
     expected = theta @ (joint / joint.sum(0)).T
     np.testing.assert_allclose(given, expected, atol=1e-5)
 
 
 def test_a_source_of_the_same_classes_is_not_translated():
-    target, source = small_task("target", 1), small_source(small_task("s", 1))
+    target, source = small_world(channels=1)
     given = predict(rules.beliefs(target, source), target.train.x)
     logits = predict(source.model, target.train.x)
     np.testing.assert_allclose(given, softmax(logits), atol=1e-6)
