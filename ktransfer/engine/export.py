@@ -44,16 +44,20 @@ def save_model(model, path, images):
             when all is well.
         images: `(n, ...)` that the model takes, a few.
 
+    Returns:
+        the model of Keras's own layers that is in the file.
+
     Raises:
         KTransferError: `E_INVARIANT` if the file does not open or answers
             otherwise, `E_DISK` or `E_RESULTS_DIR` if it cannot be written,
             and what `as_builtins` raises.
     """
     wanted, own = predict(model, images), model.predict(images, verbose=0)
+    exported = as_builtins(model)
     with tempfile.TemporaryDirectory(prefix="ktransfer-export-") as folder:
         file = Path(folder) / "model.keras"
         try:
-            as_builtins(model).save(file)
+            exported.save(file)
             np.save(Path(folder) / "images.npy", images)
         except OSError as error:
             raise KTransferError(
@@ -63,6 +67,7 @@ def save_model(model, path, images):
             ) from error
         _check(model.name, _answers(model.name, folder), wanted, own)
         files.write(path, file.read_bytes())
+    return exported
 
 
 def _answers(name, folder):
