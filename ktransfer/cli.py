@@ -5,6 +5,7 @@ Everything that can be refused is refused before TensorFlow is imported.
 
 import argparse
 import ast
+import functools
 import os
 import signal
 import sys
@@ -18,7 +19,7 @@ from ktransfer.engine.options import PRECISIONS
 from ktransfer.errors import EXIT_CODES, KTransferError
 from ktransfer.models import named
 from ktransfer.models.names import LAYERS
-from ktransfer.report import inspected, readme, recommendation
+from ktransfer.report import inspected, kept, readme, recommendation
 from ktransfer.runs import checks, refresh, scripts, workers
 from ktransfer.runs.sweep import print_line, sweep
 
@@ -133,6 +134,11 @@ def _add_run(commands):
         default=[],
         metavar="NAME=VALUE",
         help="a hyper-parameter of the method; may repeat",
+    )
+    one.add_argument(
+        "--save-model",
+        metavar="FOLDER",
+        help="keep the model, its labels and its card there",
     )
     command.set_defaults(act=_run)
 
@@ -331,6 +337,10 @@ def _run(options):
         raise KTransferError(
             "E_ARGUMENT", "name an experiment or a --method, one of the two."
         )
+    if options.experiment and options.save_model:
+        raise KTransferError(
+            "E_ARGUMENT", "--save-model keeps the model of one --method."
+        )
     start = time.monotonic()
     loaded = None
     if options.experiment:
@@ -357,6 +367,8 @@ def _run(options):
         f"{time.monotonic() - start:.0f} s, the others were there.",
         file=sys.stderr,
     )
+    if options.save_model and not _say_kept(records[0], options.save_model):
+        return EXIT_CODES["E_FAILED_RUNS"]
     return EXIT_CODES["E_FAILED_RUNS"] if counts[2] else 0
 
 
@@ -367,6 +379,16 @@ def _show_single(records, options):
     if moved := records[0].get("moved"):
         blocks = ", ".join(f"{n} {x:.2g}" for n, x in moved.items())
         print(f"moved from the source, relative to its size: {blocks}")
+
+
+def _say_kept(record, folder):
+    """Say what was kept of a run, and tell whether it was."""
+    if record["status"] != "ok":
+        reason = f"{record['status'].replace('_', ' ')}: {record['reason']}"
+        print(f"no model was kept; {reason}", file=sys.stderr)
+        return False
+    print(*(f"kept: {Path(folder) / name}" for name in kept.FILES), sep="\n")
+    return True
 
 
 def _check_jobs(options):
@@ -393,13 +415,20 @@ def _check(planned, options):
     for run in planned:
         checks.check_run(run)
     runs.check_results_folder(options.results)
+    if options.save_model:
+        runs.check_results_folder(options.save_model, "--save-model")
     checks.check_data(planned)
 
 
 def _sweep(planned, options, choice):
+    keep = None
+    if options.save_model:
+        keep = functools.partial(kept.keep, options.save_model, options.results)
     executor = workers.local_executor(options.jobs)
     try:
-        return sweep(planned, options.results, executor, print_line, choice)
+        return sweep(
+            planned, options.results, executor, print_line, choice, keep
+        )
     finally:
         workers.stop(executor)
 

@@ -1,5 +1,6 @@
 """The command line as a newcomer meets it: fast, and with one line an error."""
 
+import ast
 import os
 import subprocess
 import sys
@@ -85,6 +86,7 @@ def fails(capsys, arguments, name, *words):
         ([*BASE, *TARGET, "--jobs", "0"], "E_ARGUMENT", ["jobs"]),
         (["run"], "E_ARGUMENT", ["experiment"]),
         (["run", "quik"], "E_UNKNOWN", ["'quick'"]),
+        (["run", "quick", "--save-model", "x"], "E_ARGUMENT", ["--method"]),
         (["data", "minst"], "E_UNKNOWN", ["'mnist'"]),
     ],
 )
@@ -194,6 +196,51 @@ def test_one_run_from_the_command_line(capsys, tmp_path):
     assert "majority" in out
     assert "balanced accuracy 10.0 %" in out
     assert "accuracy by class, %: 0 " in out
+
+
+def test_an_unwritable_folder_of_a_model(capsys, tmp_path):
+    (tmp_path / "file").write_text("", encoding="utf-8")
+    arguments = ["run", "--method", "majority", *TARGET]
+    arguments += ["--results", str(tmp_path / "results"), "--save-model"]
+    arguments += [str(tmp_path / "file")]
+    assert fails(capsys, arguments, "E_RESULTS_DIR", "--save-model") == 4
+
+
+def test_a_model_is_kept_from_the_command_line(capsys, tmp_path):
+    arguments = [*BASE, *TARGET, "--labels-per-class", "2", "--steps", "3"]
+    arguments += ["--source-steps", "3", "--results", str(tmp_path)]
+    folder = tmp_path / "kept"
+    arguments += ["--jobs", "1", "--save-model", str(folder)]
+    assert cli.main(arguments) == 0
+    assert f"kept: {folder / 'model.keras'}" in capsys.readouterr().out
+    assert {x.name for x in folder.iterdir()} == {
+        *("card.md", "labels.json", "model.keras")
+    }
+    # What the card says of how to use it is what one does.
+    card = (folder / "card.md").read_text(encoding="utf-8")
+    program = card.partition("```python\n")[2].partition("```")[0]
+    assert len(program.splitlines()) == 5
+    done = subprocess.run(
+        [sys.executable, "-I", "-c", program],
+        capture_output=True,
+        text=True,
+        cwd=folder,
+    )
+    assert done.returncode == 0, done.stderr
+    (label,) = ast.literal_eval(done.stdout)
+    assert label in map(str, range(10))
+
+
+def test_a_method_that_does_not_apply_keeps_nothing(capsys, tmp_path):
+    folder = tmp_path / "kept"
+    arguments = ["run", "--method", "source_only", "--source", "letters"]
+    arguments += [*TARGET, "--labels-per-class", "2", "--steps", "3"]
+    arguments += ["--source-steps", "3", "--results", str(tmp_path)]
+    arguments += ["--jobs", "1", "--save-model", str(folder)]
+    assert cli.main(arguments) == 1
+    told = capsys.readouterr()
+    assert "no model was kept; not applicable: " in told.err
+    assert "kept:" not in told.out and not list(folder.iterdir())
 
 
 @pytest.mark.parametrize("count", [0, 2])

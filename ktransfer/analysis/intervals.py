@@ -157,6 +157,28 @@ def mean_interval(values: ArrayLike) -> Interval:
     return Interval(mean, mean - half, mean + half, count)
 
 
+def wilson_interval(share, count):
+    """Return Wilson's 95 % score interval of a share of `count` images.
+
+    Unlike the textbook's interval it stays inside 0 to 1, and is not empty at
+    the ends. Wilson, J. Am. Stat. Assoc. 22, 1927.
+
+    Args:
+        share: 0 to 1, of the images that are right.
+        count: of images; without any, all but the count is nan.
+    """
+    if not count:
+        return Interval(math.nan, math.nan, math.nan, 0)
+    z = NormalDist().inv_cdf(0.5 + LEVEL / 2)
+    weight = z * z / count
+    middle = (share + weight / 2) / (1 + weight)
+    inner = share * (1 - share) / count + weight / (4 * count)
+    half = z * math.sqrt(inner) / (1 + weight)
+    # At the ends it meets the share, but for rounding.
+    low, high = min(middle - half, share), max(middle + half, share)
+    return Interval(share, low, high, count)
+
+
 def paired_interval(values, baseline):
     """Return the t-interval of `values - baseline`, unit by unit.
 

@@ -166,6 +166,23 @@ def call(node, args, kwargs):
     return node.operation(*args, **kwargs)
 
 
+def behind(tensors):
+    """Return the operations that make Keras's symbolic `tensors`, each once.
+
+    Args:
+        tensors: a structure of them; all that lies behind counts, from the
+            inputs on.
+    """
+    pending, found, seen = flat(tensors), {}, set()
+    while pending:
+        node = node_of(pending.pop())
+        if id(node) not in seen:
+            seen.add(id(node))
+            found[id(node.operation)] = node.operation
+            pending += node.input_tensors
+    return list(found.values())
+
+
 def flat(structure):
     """Return the leaves of a structure, of `Tensor`s or values, in order."""
     return keras.tree.flatten(structure)

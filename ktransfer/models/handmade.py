@@ -47,6 +47,9 @@ class ExpertFeatures(layers.Layer):
     def get_config(self):
         return {**super().get_config(), "features": self.features}
 
+    def as_builtins(self):
+        return self.call
+
 
 def _gradients(grey):
     """Return the shares of gradient by quarter and direction, modulo pi."""
@@ -110,10 +113,11 @@ def _euler_number(grey):
     bright = ops.pad(bright, ((0, 0), (1, 1), (1, 1)))
     first, last = bright[:, :-1, :-1], bright[:, 1:, 1:]
     total = first + last + bright[:, :-1, 1:] + bright[:, 1:, :-1]
-    diagonal = ops.logical_and(total == 2, first == last)
+    # Of what is symbolic, as in an export, `==` compares the objects.
+    diagonal = ops.logical_and(ops.equal(total, 2), ops.equal(first, last))
     quads = (
-        ops.cast(total == 1, "float32")
-        - ops.cast(total == 3, "float32")
+        ops.cast(ops.equal(total, 1), "float32")
+        - ops.cast(ops.equal(total, 3), "float32")
         - 2 * ops.cast(diagonal, "float32")
     )
     return ops.sum(quads, axis=(1, 2))[:, None] / 4

@@ -1,27 +1,44 @@
-"""Layers that the suite adds to Keras; all of them save and load."""
+"""Layers that the suite adds to Keras; all of them save and load.
+
+Each has a method `as_builtins`: what takes its place where only Keras is. It
+returns what computes the same in inference, of Keras's own layers and
+operations: a layer, a model, or a function of what `call` takes. It is asked
+of a copy, whose parts may be given away.
+"""
 
 import inspect
 
 import keras
 import numpy as np
-from keras import ops
+from keras import layers, ops
+
+_LUMA = [0.299, 0.587, 0.114]
 
 
 @keras.saving.register_keras_serializable("ktransfer")
-class Luminance(keras.layers.Layer):
+class Luminance(layers.Layer):
     """RGB -> grey by the luma weights of ITU-R BT.601."""
 
     def call(self, inputs):
-        weights = ops.convert_to_tensor([0.299, 0.587, 0.114])
+        weights = ops.convert_to_tensor(_LUMA)
         grey = ops.tensordot(ops.cast(inputs, "float32"), weights, axes=1)
         return grey[..., None]
 
     def compute_output_spec(self, inputs):
         return keras.KerasTensor((*inputs.shape[:-1], 1), "float32")
 
+    def as_builtins(self):
+        # The same product, since pixels that are a half get rounded next.
+        def grey(inputs):
+            weights = np.array(_LUMA, "float32")
+            x = ops.tensordot(ops.cast(inputs, "float32"), weights, axes=1)
+            return ops.expand_dims(x, -1)
+
+        return grey
+
 
 @keras.saving.register_keras_serializable("ktransfer")
-class EqualChannels(keras.layers.Layer):
+class EqualChannels(layers.Layer):
     """Grey -> RGB by three equal channels, of the pixels' own type."""
 
     def call(self, inputs):
@@ -30,9 +47,12 @@ class EqualChannels(keras.layers.Layer):
     def compute_output_spec(self, inputs):
         return keras.KerasTensor((*inputs.shape[:-1], 3), inputs.dtype)
 
+    def as_builtins(self):
+        return lambda inputs: ops.repeat(inputs, 3, axis=-1)
+
 
 @keras.saving.register_keras_serializable("ktransfer")
-class Pixels(keras.layers.Layer):
+class Pixels(layers.Layer):
     """Rounds to the nearest pixel value, as uint8.
 
     Behind what computes in floats a network would read fractions where its
@@ -46,9 +66,12 @@ class Pixels(keras.layers.Layer):
     def compute_output_spec(self, inputs):
         return keras.KerasTensor(inputs.shape, "uint8")
 
+    def as_builtins(self):
+        return self.call
+
 
 @keras.saving.register_keras_serializable("ktransfer")
-class InferenceMode(keras.layers.Layer):
+class InferenceMode(layers.Layer):
     """A model that always runs in inference mode, whatever calls it.
 
     BatchNorm uses and keeps its moving statistics while the weights around it
@@ -69,6 +92,9 @@ class InferenceMode(keras.layers.Layer):
     def compute_output_spec(self, inputs):
         return self.model.compute_output_spec(inputs)
 
+    def as_builtins(self):
+        return self.model
+
     def get_config(self):
         model = keras.saving.serialize_keras_object(self.model)
         return {**super().get_config(), "model": model}
@@ -80,7 +106,7 @@ class InferenceMode(keras.layers.Layer):
 
 
 @keras.saving.register_keras_serializable("ktransfer")
-class FeatureNoise(keras.layers.Layer):
+class FeatureNoise(layers.Layer):
     """Adds Gaussian noise in training; in inference it does nothing.
 
     Keras's GaussianNoise refuses a deviation above 1, which features have.
@@ -106,13 +132,16 @@ class FeatureNoise(keras.layers.Layer):
     def compute_output_spec(self, inputs, training=False):
         return keras.KerasTensor(inputs.shape, inputs.dtype)
 
+    def as_builtins(self):
+        return lambda inputs, training=False: inputs
+
     def get_config(self):
         own = {"deviation": self.deviation, "seed": self.seed}
         return {**super().get_config(), **own}
 
 
 @keras.saving.register_keras_serializable("ktransfer")
-class SoftmaxSum(keras.layers.Layer):
+class SoftmaxSum(layers.Layer):
     """The sum of its inputs under the softmax of one scalar each.
 
     Args:
@@ -143,12 +172,20 @@ class SoftmaxSum(keras.layers.Layer):
         """Return the weights of the sum, `(num_inputs,)`, which sum to 1."""
         return np.asarray(ops.softmax(self.scalars))
 
+    def as_builtins(self):
+        parts = [
+            layers.Rescaling(float(share), name=f"{self.name}_{number}")
+            for number, share in enumerate(self.shares())
+        ]
+        add = layers.Add(name=self.name)
+        return lambda inputs: add([f(x) for f, x in zip(parts, inputs)])
+
     def get_config(self):
         return {**super().get_config(), "weights": self.fixed}
 
 
 @keras.saving.register_keras_serializable("ktransfer")
-class GradientReversal(keras.layers.Layer):
+class GradientReversal(layers.Layer):
     """The identity, whose gradient is multiplied by -strength.
 
     It takes [x, strength], the strength `(batch, 1)` or a scalar; exact
@@ -165,9 +202,12 @@ class GradientReversal(keras.layers.Layer):
     def compute_output_spec(self, inputs):
         return keras.KerasTensor(inputs[0].shape, inputs[0].dtype)
 
+    def as_builtins(self):
+        return lambda inputs: inputs[0]
+
 
 @keras.saving.register_keras_serializable("ktransfer")
-class StochasticNormalization(keras.layers.Layer):
+class StochasticNormalization(layers.Layer):
     """A BatchNorm whose channels mix both kinds of statistics in training.
 
     At each step a channel is normalised by the statistics of the batch with
@@ -212,6 +252,10 @@ class StochasticNormalization(keras.layers.Layer):
     def compute_output_spec(self, inputs, training=False, mask=None):
         return keras.KerasTensor(inputs.shape, self.compute_dtype)
 
+    def as_builtins(self):
+        self.norm.name = self.name
+        return self.norm
+
     def get_config(self):
         norm = keras.saving.serialize_keras_object(self.norm)
         own = {"norm": norm, "probability": self.probability}
@@ -224,7 +268,7 @@ class StochasticNormalization(keras.layers.Layer):
 
 
 @keras.saving.register_keras_serializable("ktransfer")
-class LowRank(keras.layers.Layer):
+class LowRank(layers.Layer):
     """A frozen layer with a trained update of its kernel W.
 
     It gives what the layer gives with W + (alpha / rank) A B for W. A reduces
@@ -277,7 +321,7 @@ class LowRank(keras.layers.Layer):
             )
 
     def _is_attention(self):
-        return isinstance(self.layer, keras.layers.MultiHeadAttention)
+        return isinstance(self.layer, layers.MultiHeadAttention)
 
     def _adapted(self):
         """Return the layers whose kernels are updated."""
@@ -315,6 +359,11 @@ class LowRank(keras.layers.Layer):
         for expand in self.expand:
             expand.assign(ops.zeros_like(expand))
 
+    def as_builtins(self):
+        self.merge()
+        self.layer.name = self.name
+        return self.layer
+
     def get_config(self):
         layer = keras.saving.serialize_keras_object(self.layer)
         own = {"layer": layer, "rank": self.rank, "alpha": self.alpha}
@@ -327,7 +376,7 @@ class LowRank(keras.layers.Layer):
 
 
 @keras.saving.register_keras_serializable("ktransfer")
-class KernelComponents(keras.layers.Layer):
+class KernelComponents(layers.Layer):
     """Features x `(batch, d)` -> k(x) W + b, k a kernel to points it keeps.
 
     k_i(x) = exp(-|x - point_i|^2 / width). Nothing of it is trained; its
@@ -366,6 +415,27 @@ class KernelComponents(keras.layers.Layer):
         )
         kernel = ops.exp(-ops.maximum(squares, 0.0) / self.width)
         return ops.matmul(kernel, self.projection) + self.shift
+
+    def as_builtins(self):
+        centre = np.asarray(ops.mean(self.points, axis=0))
+        points = self.points.numpy() - centre
+        sizes = np.asarray(ops.sum(ops.square(points), axis=1))
+        near = layers.Dense(
+            self.num_points, use_bias=False, name=f"{self.name}_points"
+        )
+        near.build((None, len(centre)))
+        near.set_weights([2 * points.T])
+        project = layers.Dense(self.num_components, name=self.name)
+        project.build((None, self.num_points))
+        project.set_weights([self.projection, self.shift])
+
+        def components(inputs):
+            x = inputs - centre
+            size = ops.sum(ops.square(x), axis=1, keepdims=True)
+            squares = size - near(x) + sizes
+            return project(ops.exp(-ops.maximum(squares, 0.0) / self.width))
+
+        return components
 
     def get_config(self):
         own = {

@@ -56,31 +56,31 @@ def to_markdown(table: Table) -> str:
     """
     blocks, rows = [], table.rows
     if missing := sentences.missing_controls(rows):
-        blocks.append(f"controls missing: {_markdown(', '.join(missing))}")
-    blocks.append(_markdown("; ".join(sentences.headline(table)) + "."))
+        blocks.append(f"controls missing: {markdown(', '.join(missing))}")
+    blocks.append(markdown("; ".join(sentences.headline(table)) + "."))
     for title, members in sentences.groups(rows):
-        blocks.append(f"### {_markdown(title)}")
+        blocks.append(f"### {markdown(title)}")
         blocks.append(_markdown_table(members))
     excluded = [
-        f"- {_code(arm)}: {_markdown(reason)}"
+        f"- {code(arm)}: {markdown(reason)}"
         for arm, reason in sentences.inapplicable(rows).items()
     ]
     if excluded:
         blocks += ["### Not applicable here", "\n".join(excluded)]
     if lines := sentences.notes(rows):
-        blocks.append("\n".join(f"- {_markdown(line)}" for line in lines))
+        blocks.append("\n".join(f"- {markdown(line)}" for line in lines))
     return "\n\n".join(blocks) + "\n"
 
 
 def _markdown_table(rows):
     columns = {
-        "method": lambda row: _code(row["arm"]) + (" †" * bool(row["stale"])),
+        "method": lambda row: code(row["arm"]) + (" †" * bool(row["stale"])),
         "accuracy, %": _accuracy_text,
     }
     if other := rows[0]["also_target"]:
-        columns[f"on {_markdown(other)}, %"] = _elsewhere_text
+        columns[f"on {markdown(other)}, %"] = _elsewhere_text
     columns |= {
-        f"gain over {_markdown(rows[0]['baseline'])}, pp": _gain_text,
+        f"gain over {markdown(rows[0]['baseline'])}, pp": _gain_text,
         "verdict": lambda row: row["badge"],
         "n": lambda row: str(row["n"]),
         "seconds": _seconds_text,
@@ -94,13 +94,13 @@ def _markdown_table(rows):
     return "\n".join(lines)
 
 
-def _markdown(text):
+def markdown(text):
     """Return `text` on one line, its Markdown and HTML marks made plain."""
     text = words.plain(text).replace("&", "&amp;").replace("<", "&lt;")
     return re.sub(r"([\\`*~|$\[\]]|(?<!\w)_|_(?!\w))", r"\\\1", text)
 
 
-def _code(text):
+def code(text):
     """Return `text` as a code span that a table's cell can hold."""
     text = words.plain(text).replace("|", "\\|")
     ticks = [len(run) for run in re.findall("`+", text)]

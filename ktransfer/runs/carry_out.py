@@ -4,6 +4,7 @@ import functools
 import math
 import subprocess
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
 
@@ -33,7 +34,10 @@ _UNMEASURED: dict[str, Any] = {
 
 
 def carry_out(
-    results: str | Path, run: Run, beside: dict[str, str] | None = None
+    results: str | Path,
+    run: Run,
+    beside: dict[str, str] | None = None,
+    keep: Callable[[Any, data.Task, Record], None] | None = None,
 ) -> Record:
     """Carry out `run` unless its record is fresh, write and return the record.
 
@@ -45,22 +49,34 @@ def carry_out(
         run: the `Run`.
         beside: what its record says besides, outside of the fingerprint:
             `choice` and `commit`.
+        keep: given the model, its task and the record once that is written,
+            if all went well. The run is then carried out in any case, since a
+            record holds no model.
     """
     beside = {"choice": "", "commit": "", **(beside or {})}
+    made: list[tuple] = []
     with runs.run_lock(results, run):
         record = runs.find(results, run)
-        if not runs.is_fresh(record, run, beside["choice"]):
-            record = cast(Record, {**_record(results, run), **beside})
+        if keep or not runs.is_fresh(record, run, beside["choice"]):
+            hold = (lambda *pair: made.append(pair)) if keep else None
+            found = {**_record(results, run, hold), **beside}
+            record = cast(Record, found)
             runs.write(results, record)
-    return cast(Record, record)
+    record = cast(Record, record)
+    if keep and record["status"] == "ok":
+        ((model, task),) = made
+        keep(model, task, record)
+    return record
 
 
-def _record(results: str | Path, run: Run) -> dict[str, Any]:
+def _record(
+    results: str | Path, run: Run, hold: Callable | None
+) -> dict[str, Any]:
     loaded = [_source(results, p) for p in runs.pretrainings(run)]
     record = _asked(results, run, [facts for _, facts in loaded])
     try:
         sources = [source for source, _ in loaded]
-        record |= measured(run, [*sources, *_own_sources(run)])
+        record |= measured(run, [*sources, *_own_sources(run)], hold)
     except MemoryError as error:
         raise KTransferError(
             "E_MEMORY", f"out of memory in {run.method}; use fewer JOBS."
@@ -91,7 +107,9 @@ def _asked(results, run, source_facts):
     }
 
 
-def measured(run: Run, sources: list) -> dict[str, Any]:
+def measured(
+    run: Run, sources: list, hold: Callable | None = None
+) -> dict[str, Any]:
     """Transfer and measure: return what a record holds of it, and `status`.
 
     Whatever a number depends on is called from here, or named in `runs.code`.
@@ -99,6 +117,7 @@ def measured(run: Run, sources: list) -> dict[str, Any]:
     Args:
         run: the `Run`.
         sources: its `Source`s.
+        hold: given the model and its task, for who wants more than numbers.
     """
     from ktransfer.engine import backend
 
@@ -114,7 +133,7 @@ def measured(run: Run, sources: list) -> dict[str, Any]:
     if all(isinstance(label, str) for label in task.labels):
         found["labels"] = list(task.labels)
     try:
-        return found | _measure(run, task, sources)
+        return found | _measure(run, task, sources, hold)
     except NotApplicable as error:
         return found | {"status": "not_applicable", "reason": error.message}
     except Diverged as error:
@@ -155,7 +174,7 @@ def _one_line(error: Exception) -> str:
     return f"{type(error).__name__}: {text}"[:300]
 
 
-def _measure(run, task, sources):
+def _measure(run, task, sources, hold):
     from ktransfer.engine import training
     from ktransfer.models import graph
 
@@ -179,6 +198,8 @@ def _measure(run, task, sources):
         raise KTransferError(
             "E_INVARIANT", f"{run.method} changed a source or froze it"
         )
+    if hold is not None:
+        hold(model, task)
     weighted = [x for x in graph.leaves(model) if x.weights]
     return {
         **EVALUATIONS[run.evaluation](run, model, task, held, sources),

@@ -189,20 +189,23 @@ def _is_stale(record: Record, run: Run, choice: str) -> bool:
         raise
 
 
-def check_results_folder(folder):
-    """Refuse, before anything is trained, a folder that cannot be written."""
+def check_results_folder(folder, option="--results"):
+    """Refuse, before anything is trained, a folder that cannot be written.
+
+    `option` is the one that names it.
+    """
     folder = Path(folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise KTransferError(
             "E_RESULTS_DIR",
-            f"results folder {folder} cannot be made ({error.strerror}); name "
-            "another with --results.",
+            f"folder {folder} cannot be made ({error.strerror}); name "
+            f"another with {option}.",
         ) from error
     if not os.access(folder, os.W_OK | os.X_OK):
         raise KTransferError(
             "E_RESULTS_DIR",
-            f"results folder {folder} is not writable; name another with "
-            "--results or change its permissions.",
+            f"folder {folder} is not writable; name another with "
+            f"{option} or change its permissions.",
         )

@@ -27,6 +27,7 @@ def sweep(
     executor: Executor,
     say: Callable[[str], None] = lambda line: None,
     choice: str = "",
+    keep: Callable | None = None,
 ) -> tuple[int, int]:
     """Carry out the runs of `planned` that have no fresh record.
 
@@ -39,6 +40,8 @@ def sweep(
             `results` and the data.
         say: called with a line of progress.
         choice: sha256 of the choice that the runs rest on, "" if on none.
+        keep: as in `carry_out`, called by the worker; all runs of `planned`
+            are then carried out.
 
     Returns:
         (number of runs carried out, number that failed).
@@ -49,7 +52,7 @@ def sweep(
         for record in runs.collect(results, planned, choice)
         if not record["stale"] and record["status"] != "failed"
     }
-    stale = [run for run in planned if run not in fresh]
+    stale = [run for run in planned if keep or run not in fresh]
     bases, later = _sources(stale)
     futures: dict[Future, Pretraining | None] = {
         executor.submit(_ensure_source, results, p): p for p in bases
@@ -60,7 +63,8 @@ def sweep(
     futures = {executor.submit(_ensure_source, results, p): p for p in later}
     beside = {"choice": choice, "commit": commit()}
     for group in sorted(_groups(stale), key=_waits):
-        futures[executor.submit(carry_out_all, results, group, beside)] = None
+        future = executor.submit(carry_out_all, results, group, beside, keep)
+        futures[future] = None
     done = failed = 0
     for future, result in _completed(futures):
         if pretraining := futures[future]:
@@ -98,10 +102,13 @@ def _groups(planned: Iterable[Run]) -> list[list[Run]]:
 
 
 def carry_out_all(
-    results: str | Path, group: Iterable[Run], beside: dict[str, str]
+    results: str | Path,
+    group: Iterable[Run],
+    beside: dict[str, str],
+    keep: Callable | None = None,
 ) -> list[Record]:
     """Carry out a group of runs in one process; return their records."""
-    return [carry_out(results, run, beside) for run in group]
+    return [carry_out(results, run, beside, keep) for run in group]
 
 
 def _completed(futures: Iterable[Future]) -> Iterator[tuple[Future, Any]]:

@@ -51,6 +51,21 @@ def test_intervals_of_few_units():
     assert not intervals.negative_transfer(one)
 
 
+@pytest.mark.parametrize("right", [0, 1, 37, 999, 1000])
+def test_wilson_interval_agrees_with_scipy(right):
+    scipy_statistics = pytest.importorskip("scipy.stats")
+    found = intervals.wilson_interval(right / 1000, 1000)
+    test = scipy_statistics.binomtest(right, 1000)
+    expected = test.proportion_ci(0.95, method="wilson")
+    assert found[1:3] == pytest.approx((expected.low, expected.high), abs=1e-12)
+    assert 0 <= found.low <= found.mean <= found.high <= 1
+    assert found.low < found.high
+
+
+def test_wilson_interval_of_nothing_is_nothing():
+    assert np.isnan(intervals.wilson_interval(0.5, 0)[:3]).all()
+
+
 def test_paired_interval_needs_equal_shapes():
     with pytest.raises(ValueError, match="equal shapes"):
         intervals.paired_interval([1.0, 2.0], [1.0])

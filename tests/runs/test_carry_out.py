@@ -9,6 +9,7 @@ from sweeps import Here, planned, sourced
 from ktransfer import data, runs
 from ktransfer.engine import programs
 from ktransfer.errors import Diverged, KTransferError, NotApplicable
+from ktransfer.measures import evaluation
 from ktransfer.runs import carry_out
 from ktransfer.runs.sweep import sweep
 
@@ -66,6 +67,35 @@ def test_a_record_names_the_classes_that_have_names(tmp_path):
     record = carry_out.carry_out(tmp_path, numbered)
     assert "labels" not in record
     assert np.sum(record["confusion"]) == record["num_test_images"]
+
+
+def test_the_model_that_is_kept_is_that_of_the_record(tmp_path):
+    (run,) = sourced("fine_tuning")
+    plain, kept = carry_out.carry_out(tmp_path, run), []
+    assert runs.is_fresh(runs.find(tmp_path, run), run)
+    record = carry_out.carry_out(
+        tmp_path, run, keep=lambda *given: kept.append(given)
+    )
+    ((model, task, given),) = kept
+    assert given == record and task.labels == data.load("digits").labels
+    for name in {*plain, *record} - {"schema", "seconds", "sha256"}:
+        assert record[name] == plain[name], name
+    assert runs.find(tmp_path, run)["seconds"] == record["seconds"]
+    measured = evaluation.evaluate(model, "digits")
+    assert measured["test_loss"] == record["test_loss"]
+
+
+def test_nothing_is_kept_of_a_run_that_did_not_end_well(tmp_path, monkeypatch):
+    def raising(name):
+        def transfer(*args, **kwargs):
+            raise NotApplicable("it needs BatchNorm")
+
+        return transfer
+
+    monkeypatch.setattr(carry_out.methods, "load", raising)
+    (run,) = planned("majority", seeds=(0,))
+    record = carry_out.carry_out(tmp_path, run, keep=lambda *given: 1 / 0)
+    assert record["status"] == "not_applicable"
 
 
 @pytest.mark.parametrize(

@@ -52,8 +52,8 @@ def test_one_difference_and_nothing_is_carried_over(recorded, monkeypatch):
     before = records(results, wanted)
     measured = carry_out.measured
 
-    def other(run, sources):
-        found = measured(run, sources)
+    def other(run, sources, hold):
+        found = measured(run, sources, hold)
         if run.method == "logistic_regression":
             found["test_loss"] += 1e-9
         return found
