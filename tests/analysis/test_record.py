@@ -6,6 +6,7 @@ import typing
 from pathlib import Path
 
 import pytest
+from helpers import small_classifier
 from sweeps import Here, planned, sourced
 from synthetic import record
 
@@ -41,6 +42,12 @@ def fits(value, hint):
     return type(value) is hint
 
 
+def own_model(tmp_path_factory):
+    path = tmp_path_factory.mktemp("models") / "mine.keras"
+    small_classifier().save(path)
+    return path
+
+
 @pytest.fixture(scope="module")
 def real(tmp_path_factory):
     """Records of tiny runs that ask for all that a run can ask for."""
@@ -68,6 +75,11 @@ def real(tmp_path_factory):
             evaluation="information",
         ),
         *planned("majority", seeds=(0,), target="letters"),
+        *planned(
+            "linear_probe",
+            seeds=(0,),
+            source_models=(str(own_model(tmp_path_factory)),),
+        ),
         # It needs BatchNorm.
         *sourced("normalization_tuning"),
     ]

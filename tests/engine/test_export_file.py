@@ -3,7 +3,7 @@
 import keras
 import numpy as np
 import pytest
-from conftest import small_backbone
+from helpers import small_backbone
 from keras import layers
 
 from ktransfer.engine import export

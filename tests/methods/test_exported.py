@@ -7,7 +7,7 @@ import sys
 
 import numpy as np
 import pytest
-from conftest import worlds
+from helpers import worlds
 from test_contract import NAMES, odd_worlds
 
 from ktransfer import methods

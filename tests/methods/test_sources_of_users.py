@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from conftest import small_source, small_task
+from helpers import small_source, small_task
 
 from ktransfer import methods
 from ktransfer.data import Split

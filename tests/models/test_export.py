@@ -8,7 +8,7 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
-from conftest import small_backbone, small_transformer
+from helpers import small_backbone, small_transformer
 from keras import layers, ops
 
 import ktransfer

@@ -20,7 +20,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import weights_of
+from helpers import weights_of
 
 from ktransfer import files
 from ktransfer.errors import KTransferError

@@ -4,7 +4,7 @@ import json
 import re
 
 import pytest
-from conftest import small_source, small_task
+from helpers import small_source, small_task
 from synthetic import record
 
 from ktransfer import runs
