@@ -3,13 +3,18 @@
 import keras
 import numpy as np
 import pytest
-from helpers import weights_of
+from helpers import small_world, weights_of
 
 from ktransfer.engine.prediction import predict
 from ktransfer.methods.parameter import fine_tuning
 from ktransfer.methods.structure.feature_noise import transfer
 from ktransfer.models.graph import leaves
 from ktransfer.models.surgery import adapt_input, cut
+
+
+@pytest.fixture
+def world():
+    return small_world()
 
 
 def test_strength_zero_is_fine_tuning_bit_for_bit(world):
