@@ -46,7 +46,7 @@ LOOSE = {"transfer_component_analysis": 1e-4}
 
 def made_by(name, found):
     """Return target and model of a method in the first world it applies to."""
-    for target, sources in found(methods.describe(name).min_sources):
+    for target, *sources in found(methods.describe(name).min_sources):
         with contextlib.suppress(NotApplicable):
             model = methods.load(name)(target, *sources, steps=STEPS, seed=0)
             return target, model
