@@ -3,7 +3,7 @@
 import keras
 import numpy as np
 import pytest
-from helpers import small_world, weights_of
+from helpers import norms_of, small_world, weights_of
 
 from ktransfer.engine import backend
 from ktransfer.engine.losses import cross_entropy
@@ -133,3 +133,15 @@ def test_batch_normalisation_ends_with_the_targets_statistics():
     before = weights_of(model)
     reestimate_statistics(model, target.train.x)
     assert weights_of(model) == before
+
+
+def test_a_step_passes_each_task_forward_once():
+    """A second pass for the other gradient would move the statistics twice."""
+    target, source = small_world(normalised=True)
+    options = {"steps": 1, "seed": 0, "batch_size": 48, "from_source": True}
+    one = hard_sharing.transfer(target, source, statistics="trained", **options)
+    other = gradient_surgery.transfer(
+        target, source, statistics="trained", **options
+    )
+    for mine, theirs in zip(norms_of(other), norms_of(one), strict=True):
+        np.testing.assert_array_equal(mine.moving_mean, theirs.moving_mean)

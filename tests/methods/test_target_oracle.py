@@ -2,7 +2,7 @@
 
 import keras
 import numpy as np
-from helpers import bytes_of, domains
+from helpers import bytes_of, check_the_statistics, domains
 
 from ktransfer.engine import backend
 from ktransfer.engine.losses import cross_entropy
@@ -45,3 +45,11 @@ def test_it_is_the_network_of_the_family_from_the_same_start():
     model = transfer(target, source, **options)
     lowest = source_only.transfer(target, source, **options)
     assert bytes_of(model) == bytes_of(lowest)
+
+
+def test_the_statistics_are_those_of_all_images_of_the_target():
+    """And not a moving average, which few steps leave unfinished."""
+    target, source = domains(normalised=True)
+    options = {"seed": 0, "from_source": True, "batch_size": 16}
+    model = transfer(target, source, steps=2, **options)
+    check_the_statistics(model, target.train.x)

@@ -293,6 +293,8 @@ def test_layers_adapted_to_data_stay_in_fresh_and_mixed_networks():
     mixed = copy(model)
     combine(mixed, [model, other], [0.5, 0.5])
     np.testing.assert_array_equal(normalised(mixed, images), wanted)
+    # Its variables too, from which it makes its constants once it is loaded.
+    np.testing.assert_array_equal(normalised(copy(mixed), images), wanted)
     first, second, mean = (
         layer_of(m, "block1_conv").kernel.numpy() for m in (model, other, mixed)
     )
