@@ -85,7 +85,7 @@ lint: $(BIN)/.dev ## ruff and mypy
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-format: $(BIN)/.dev ## rewrite the code in the house style
+format: $(BIN)/.dev ## rewrite the code in its one style
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 

@@ -153,6 +153,8 @@ class Record(TypedDict):
 
     # Accuracy on held-out labelled images; of evaluation "validation".
     validation_accuracy: NotRequired[float]
+    # Its mean over the classes. Absent from old records too.
+    validation_balanced_accuracy: NotRequired[float]
     # Mutual information less the loss on the source, in nats; of evaluation
     # "information".
     information: NotRequired[float]

@@ -76,6 +76,25 @@ def accuracy(model, split):
     return float(np.mean(logits.argmax(axis=-1) == split.y))
 
 
+def held_out(model, split):
+    """Measure `model` on images that are held out of the training images.
+
+    Returns:
+        dictionary for the record: the accuracy, and its mean over the classes.
+
+    Raises:
+        Diverged: a logit is not finite.
+    """
+    model = adapt_input(model, split.x.shape[1:])
+    guessed = _finite(predict(model, split.x)).argmax(axis=-1)
+    right = guessed == split.y
+    shares = [right[split.y == k].mean() for k in np.unique(split.y)]
+    return {
+        "validation_accuracy": float(right.mean()),
+        "validation_balanced_accuracy": float(np.mean(shares)),
+    }
+
+
 def _finite(logits):
     if not np.isfinite(logits).all():
         raise Diverged("logits are not finite")

@@ -48,7 +48,8 @@ def blocks(model):
     Layers between two places where the graph is one tensor wide belong
     together, and so do neighbours whose names say so: `block3_...`, `conv4_`,
     `stage_2_`, ... A normalisation or an activation belongs to what it
-    follows. Where this gives more than 20, layers go by stage.
+    follows. Where this gives more than 20, layers go by stage, if that gives
+    fewer.
 
     Returns:
         dictionary: block name -> list of layers. Layers that are adapted to

@@ -68,6 +68,7 @@ def normal_form(
     pixels = flat.tensors[flat.inputs.number]
     kept = pixels.dtype == "uint8" and None not in pixels.shape[1:]
     if kept and (blocks, ends.place, ends.softmax) == (None, None, None):
+        _warn_of_many_blocks(model)
         return model
     mode = preprocessing.chosen(model, preprocessing_mode, image_size)
     shape = _image_shape(model, pixels, image_size)

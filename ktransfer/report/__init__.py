@@ -3,7 +3,10 @@
 - `rows`: records -> rows with accuracy, gain, counts and badge.
 - `sentences`: rows -> what stands above and below a table.
 - `texts`: rows -> Markdown, CSV and the terminal.
-- `readme`: what README shows of methods and of an experiment.
+- `readme`: what `docs/` shows of methods and of an experiment.
+- `kept`, `card`: a model that is kept, and what is said of it.
+- `recommendation`: which way of transferring suits one's images.
+- `inspected`: what a model is, and how long each method takes with it.
 """
 
 import re

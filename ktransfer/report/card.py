@@ -125,11 +125,19 @@ def _making(record, made):
 
 def _sources(record, made):
     """Return a line a source: how it was trained, and its fingerprint."""
+    trained = len(record["sources"])
+    for name, sha256 in zip(
+        record.get("source_models", ()), made.sources[trained:], strict=True
+    ):
+        yield (
+            f"- Source: {code(name)}, as it was given; sha256 of its "
+            f"architecture and weights {code(sha256)}"
+        )
     rows = zip(
         record["sources"],
-        record["source_origins"],
+        record["source_origins"][:trained],
         record["source_test_accuracies"],
-        made.sources,
+        made.sources[:trained],
         strict=True,
     )
     for name, origin, accuracy, sha256 in rows:
@@ -178,7 +186,7 @@ def _measures(record, made):
 def _beside(record, controls):
     if not controls:
         text = "None was carried out under these settings"
-        if not record["sources"]:
+        if not (record["sources"] or record.get("source_models")):
             return f"{text}."
         return (
             f"{text}, so it is not known whether the source helped: run "

@@ -7,11 +7,14 @@ from typing import Any
 from ktransfer import __version__, data, files, methods, runs
 from ktransfer.analysis import arms
 from ktransfer.analysis.record import Record
+from ktransfer.models import named
 from ktransfer.report.card import Made, card
 
 FILES = ("model.keras", "labels.json", "card.md")
 # Training images that a new process answers as this one does.
 _CHECKED = 64
+# Settings that a control has as well.
+_SHARED = ("batch_size", "precision")
 
 
 def keep(
@@ -57,7 +60,10 @@ def _made(path, model, task, labels, record):
         task.image_shape,
         _first_layers(model),
         files.sha256(path.read_bytes()),
-        [runs.source_fingerprint(p) for p in runs.pretrainings(run)],
+        [
+            *(runs.source_fingerprint(p) for p in runs.pretrainings(run)),
+            *map(named.digest, run.source_models),
+        ],
         {
             "ktransfer": __version__,
             **{name: facts[name] for name in ("keras", "tensorflow", "python")},
@@ -92,17 +98,22 @@ def _control(run, name):
     """Return the run of a control beside `run`, None if it lacks a source."""
     about = methods.describe(name)
     sources = run.sources[: about.min_sources]
-    if len(sources) < about.min_sources:
+    models = run.source_models[: about.min_sources - len(sources)]
+    if len(sources) + len(models) < about.min_sources:
         return None
-    precision = dict(run.hyperparameters).get("precision")
-    known = precision is not None and "precision" in about.hyperparameters
+    shared = [
+        (key, value)
+        for key, value in run.hyperparameters
+        if key in _SHARED and key in about.hyperparameters
+    ]
     alone = {} if sources else {"recipe": runs.Run._field_defaults["recipe"]}
     return run._replace(
         method=name,
         sources=sources,
         source_seed=run.source_seed if sources else None,
         source_steps=run.source_steps if sources else None,
-        hyperparameters=(("precision", precision),) if known else (),
+        source_models=models,
+        hyperparameters=tuple(shared),
         also=(),
         scores=(),
         **alone,

@@ -1,5 +1,6 @@
 """What a race found, as a table, a figure and one sentence."""
 
+import functools
 import os
 import re
 import statistics
@@ -9,15 +10,19 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ktransfer import data, plots
+from ktransfer import data, files, plots
 from ktransfer.analysis import intervals, words
 from ktransfer.analysis.record import Record
 from ktransfer.errors import KTransferError, unknown
+from ktransfer.report import kept
 from ktransfer.runs import checks, workers
 from ktransfer.runs import recommend as racing
 from ktransfer.runs.planning import ARCHITECTURE
 from ktransfer.runs.recommend import Candidate, Found, Plan
 from ktransfer.runs.sweep import print_line
+
+# Folder of the winner's model, in that of the race.
+_MODEL = "model"
 
 
 class Line(NamedTuple):
@@ -25,6 +30,7 @@ class Line(NamedTuple):
 
     Fields:
         name: of the candidate.
+        steps: of its last rung.
         held_out, test: intervals of the metric, None where it was not
             measured. Held-out values are of its last rung.
         seconds: of one run.
@@ -32,6 +38,7 @@ class Line(NamedTuple):
     """
 
     name: str
+    steps: int
     held_out: intervals.Interval | None
     test: intervals.Interval | None
     seconds: float
@@ -73,6 +80,7 @@ class Recommendation:
             found.append(
                 Line(
                     self.plan.label(candidate),
+                    records[0]["steps"],
                     self._interval(records),
                     self._interval(self._tested(candidate)),
                     statistics.fmean(r["seconds"] or 0.0 for r in records),
@@ -125,9 +133,10 @@ class Recommendation:
     def source(self) -> str:
         """Return what the source is worth: a sentence.
 
-        It compares the best method with a source with the best without one,
-        on the test part if that was opened for both, and else on the last
-        rung. Where it does not help, plain fine-tuning tells whether it hurts.
+        It compares the best method with a source with the best control
+        without one, on the test part if that was opened for both, and else on
+        the last rung. Where it does not help, plain fine-tuning tells whether
+        it hurts.
         """
         sourced = self._best(True)
         alone = self._best(False)
@@ -155,12 +164,19 @@ class Recommendation:
         )
 
     def _best(self, sourced: bool) -> Candidate | None:
-        learnt = (
+        """Return the best with or without a source, where all were tested."""
+        learnt = [
             c
             for c in self.found.held_out
             if _reads_weights(c) == sourced and c.method != "majority"
+        ]
+        tested = [c for c in learnt if self._tested(c)]
+        if sourced or not tested:
+            return next(iter(learnt), None)
+        return max(
+            tested,
+            key=lambda c: statistics.fmean(self._values(self._tested(c))),
         )
-        return next(learnt, None)
 
     def _compared(self, one: Candidate, other: Candidate):
         tested = self._tested(one), self._tested(other)
@@ -188,10 +204,13 @@ class Recommendation:
     def table(self) -> str:
         """Return the table as text for a terminal."""
         name = self.metric.replace("_", " ")
-        rows = [("method", f"held-out {name}", f"test {name}", "a run", "")]
+        rows = [
+            ("method", "steps", f"held-out {name}", f"test {name}", "s", "")
+        ]
         rows += [
             (
                 line.name,
+                str(line.steps),
                 _percent(line.held_out),
                 _percent(line.test),
                 words.format_seconds(line.seconds),
@@ -205,8 +224,10 @@ class Recommendation:
             for row in rows
         ]
         why: dict[str, list[str]] = {}
+        shown = {line.name for line in self.lines}
         for name, reason in self.found.left_out.items():
-            why.setdefault(reason, []).append(name)
+            if name not in shown:
+                why.setdefault(reason, []).append(name)
         if why:
             lines += ["", "not in the comparison"]
         for reason, names in why.items():
@@ -217,6 +238,20 @@ class Recommendation:
                 subsequent_indent="    ",
             )
         return "\n".join([*lines, "", self.sentence, self.source])
+
+    def export(self, folder: str | Path) -> Path:
+        """Copy the winner's model into `folder`, and return its path.
+
+        Beside `model.keras`, which plain Keras opens, there are `labels.json`,
+        the names of the classes, and `card.md`.
+
+        Raises:
+            KTransferError: `E_DISK` or `E_RESULTS_DIR`.
+        """
+        for name in kept.FILES:
+            content = (self.folder / _MODEL / name).read_bytes()
+            files.write(Path(folder) / name, content)
+        return Path(folder) / kept.FILES[0]
 
     def figure(self) -> Any:
         """Return a figure of the test part: gains over scratch."""
@@ -246,7 +281,7 @@ def _percent(interval: intervals.Interval | None) -> str:
     if interval is None:
         return "-"
     mean = f"{100 * interval.mean:.1f} %"
-    if interval.count < 2:
+    if interval.count < 3:
         return mean
     return f"{mean} [{100 * interval.low:.1f}, {100 * interval.high:.1f}]"
 
@@ -307,8 +342,10 @@ def recommend(
         say,
         metric,
     )
-    found = racing.recommend(race)
-    return Recommendation(plan, found, metric, Path(results) / experiment)
+    folder = Path(results) / experiment
+    keep = functools.partial(kept.keep, folder / _MODEL, results)
+    found = racing.recommend(race, keep)
+    return Recommendation(plan, found, metric, folder)
 
 
 def read_images(

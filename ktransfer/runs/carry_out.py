@@ -240,8 +240,7 @@ def _on_test_split(run, model, task, held, sources):
 def _on_held_out(run, model, task, held, sources):
     from ktransfer.measures import evaluation
 
-    value = evaluation.accuracy(model, held)
-    return {"status": "ok", "validation_accuracy": value}
+    return {"status": "ok", **evaluation.held_out(model, held)}
 
 
 def _by_information(run, model, task, held, sources):

@@ -76,6 +76,10 @@ EXPECTED = {
     "self_supervised": (0.9, 0.99),
 }
 _OTHERS = (0.5, 1.5)
+# They come first: what people do with a source, and what tells its worth.
+_USUAL = ("linear_probe", "fine_tuning")
+# A head on frozen features goes to its minimum, at any number of steps.
+_DIRECT = (("solver", "direct"), ("strength", 1e-3))
 # What the first learn two tasks for, and the second adapt for, a user's model
 # lacks: its images, and classes that are the target's.
 _LEFT_OUT = ("domain", "multitask")
@@ -96,7 +100,8 @@ _EPOCHS, _LEAST, _MOST = 20, 40, 400
 NO_TIME = "no time was left"
 # Of the time: for the race, the rest for the winner and the controls.
 _RACE = 0.55
-_FINAL_SEEDS = (5, 3, 2)
+# Of the last rung and of the final runs: as many as there is time for.
+_SEEDS = (9, 5, 3)
 
 
 class Candidate(NamedTuple):
@@ -130,8 +135,8 @@ class Plan(NamedTuple):
         several = [c for c in self.candidates if c.method == candidate.method]
         if len(several) > 1:
             text += f" from {'+'.join(map(_stem, candidate.models))}"
-        given = [f"{k} {v:g}" for k, v in candidate.hyperparameters]
-        return f"{text} ({', '.join(given)})" if given else text
+        rate = dict(candidate.hyperparameters).get("learning_rate")
+        return f"{text} (rate {rate:g})" if rate else text
 
 
 def _stem(model):
@@ -174,6 +179,7 @@ def plan(
     left_out, found = {}, []
     for name, family in methods.names().items():
         about = methods.describe(name)
+        given = _DIRECT if "solver" in about.hyperparameters else ()
         if name in CONTROLS:
             continue
         if family in _LEFT_OUT:
@@ -183,9 +189,9 @@ def plan(
         elif about.min_sources > len(models):
             left_out[name] = f"it needs {about.min_sources} sources"
         elif about.max_sources == 1:
-            found += [Candidate(name, (model,)) for model in models]
+            found += [Candidate(name, (model,), given) for model in models]
         else:
-            found.append(Candidate(name, tuple(models)))
+            found.append(Candidate(name, tuple(models), given))
     return Plan(
         experiment,
         target,
@@ -204,7 +210,8 @@ def _reads_a_source(name):
 
 
 def _promise(candidate):
-    return EXPECTED.get(candidate.method, _OTHERS)[0] / _share(candidate)
+    gain = EXPECTED.get(candidate.method, _OTHERS)[0]
+    return candidate.method in _USUAL, gain / _share(candidate)
 
 
 def run_of(
@@ -290,6 +297,7 @@ class Race:
         seeds: Sequence[int],
         evaluation: str,
         left: float,
+        keep: Callable | None = None,
     ) -> dict[Candidate, list[Record]]:
         """Carry out the runs that fit, and return their records.
 
@@ -299,6 +307,7 @@ class Race:
             seeds: of the runs of each candidate.
             evaluation: as of `Run`.
             left: seconds that must be left afterwards.
+            keep: as of `carry_out`.
         """
         found: dict[Candidate, list[Record]] = {}
         waiting = list(candidates)
@@ -317,7 +326,7 @@ class Race:
                     self.leave_out(candidate, NO_TIME)
                     continue
                 future = self.executor.submit(
-                    sweep.carry_out_all, self.results, planned, {}
+                    sweep.carry_out_all, self.results, planned, {}, keep
                 )
                 running[future] = candidate, time.monotonic()
             if running:
@@ -380,8 +389,12 @@ class Race:
         workers.stop(self.executor)
 
 
-def recommend(race: Race) -> Found:
+def recommend(race: Race, keep: Callable | None = None) -> Found:
     """Carry out the race and the final runs.
+
+    Args:
+        race: with time left.
+        keep: given the model of the winner, as of `carry_out`.
 
     Raises:
         KTransferError: `E_FAILED_RUNS` if no run ended well in the time.
@@ -397,6 +410,9 @@ def recommend(race: Race) -> Found:
             )
         winner = next(iter(held_out))
         final = _final(race, winner, steps)
+        if keep:
+            race.say(f"keeping the model of {race.planned.label(winner)}")
+            race.compare([winner], steps, [0], "test", -race.seconds, keep)
         return Found(steps, held_out, winner, final, race.left_out)
     finally:
         race.close()
@@ -454,11 +470,13 @@ def _rungs(race, steps):
     going = [*race.planned.controls, *race.planned.candidates]
     for number, (share, seeds, until) in enumerate(_RUNGS, start=1):
         budget = max(int(share * steps), 1)
+        left = there * (1 - _RACE * until)
+        if number == len(_RUNGS):
+            seeds = _affordable(race, going, budget, left)
         race.say(
             f"rung {number} of {len(_RUNGS)}: {len(going)} at {budget} steps, "
             f"seeds 0 to {seeds - 1}"
         )
-        left = there * (1 - _RACE * until)
         found = race.compare(going, budget, range(seeds), "validation", left)
         if not found:
             break
@@ -469,6 +487,12 @@ def _rungs(race, steps):
         if number == 1:
             going += [slower for c in going if (slower := _slower(c))]
     return last
+
+
+def _affordable(race, candidates, steps, left):
+    """Return how many seeds of all there is time for."""
+    each = sum(race.estimate(c, steps) for c in candidates) / race.jobs
+    return next((n for n in _SEEDS if n * each < race.left() - left), 2)
 
 
 def _references(order):
@@ -523,8 +547,7 @@ def _without(last, order):
 def _final(race, winner, steps):
     """Return the records on the test part, of as many seeds as time allows."""
     compared = [winner, *(c for c in race.planned.controls if c != winner)]
-    each = sum(race.estimate(c, steps) for c in compared) / race.jobs
-    seeds = next((n for n in _FINAL_SEEDS if n * each < race.left()), 1)
+    seeds = _affordable(race, compared, steps, 0)
     race.say(f"the test part, once: {seeds} seeds")
     found = race.compare(compared, steps, range(seeds), "test", -race.seconds)
     return [

@@ -22,16 +22,37 @@ def num_cores() -> int:
     return os.cpu_count() or 1  # macOS
 
 
-def local_executor(jobs: int) -> concurrent.futures.ProcessPoolExecutor:
+class _Spawning(multiprocessing.context.SpawnContext):
+    """Spawns processes, since a forked TensorFlow hangs, and keeps them."""
+
+    def __init__(self):
+        super().__init__()
+        self.started: list = []
+
+    def Process(self, *args, **kwargs):  # type: ignore[override]
+        process = super().Process(*args, **kwargs)
+        self.started.append(process)
+        return process
+
+
+class Workers(concurrent.futures.ProcessPoolExecutor):
+    """An executor of processes that can be ended at once."""
+
+    def __init__(self, jobs: int):
+        self.context = _Spawning()
+        super().__init__(jobs, self.context, _start_worker)
+
+    def end(self) -> None:
+        """Kill all processes, whatever they carry out."""
+        for process in self.context.started:
+            process.kill()
+
+
+def local_executor(jobs: int) -> Workers:
     """Return an executor of `jobs` processes with one thread each."""
     # Read when a new process imports NumPy.
     os.environ.update(dict.fromkeys(_NUMPY_THREADS, "1"))
-    return concurrent.futures.ProcessPoolExecutor(
-        max_workers=jobs,
-        # A forked TensorFlow hangs.
-        mp_context=multiprocessing.get_context("spawn"),
-        initializer=_start_worker,
-    )
+    return Workers(jobs)
 
 
 def _start_worker():
@@ -66,7 +87,6 @@ def _silence():
 
 def stop(executor: concurrent.futures.Executor) -> None:
     """End the worker processes of `executor` at once; no run is recorded."""
-    processes = getattr(executor, "_processes", None) or {}
-    for process in list(processes.values()):
-        process.kill()
+    if isinstance(executor, Workers):
+        executor.end()
     executor.shutdown(wait=False, cancel_futures=True)

@@ -94,7 +94,9 @@ def test_every_stage_has_an_epoch_order_of_its_own(world, spy):
     """Of one order all stages would see the same first images."""
     target, source = world
     other = renamed(source)
-    hints, others = (spy(room, instead=idle) for room in (fitnets, teachers))
+    hints, others = (
+        spy(module, instead=idle) for module in (fitnets, teachers)
+    )
     transfer(target, other, steps=12, seed=1)
     teaching, learning = others
     seeds = [call.kwargs["seed"] for call in (teaching, *hints, learning)]

@@ -137,7 +137,9 @@ def test_many_blocks_are_said_aloud(task, capsys):
     for number in range(24):
         x = layers.Conv2D(2, 1, name=f"odd{chr(97 + number)}")(x)
     model = keras.Model(inputs, layers.Dense(3)(layers.Flatten()(x)))
-    Source(model, task)
+    source = Source(model, task)
+    assert "25 blocks" in capsys.readouterr().err
+    Source(source.model, task)
     assert "25 blocks" in capsys.readouterr().err
     Source(model, task, blocks=["oddc", "oddx"])
     assert capsys.readouterr().err == ""

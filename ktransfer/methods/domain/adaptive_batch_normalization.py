@@ -2,7 +2,7 @@
 
 The network is trained as by `source_only`; then every BatchNorm layer gets the
 mean and the variance of its inputs on the target's unlabelled images, bottom
-up, and nothing else changes: it costs one pass over the images a layer, and has
+up, and nothing else changes: it costs one pass over the images, and has
 no hyper-parameter of its own. `from_source` starts from the source's backbone
 instead of a fresh one, as in the whole family; that needs BatchNorm in it.
 

@@ -31,7 +31,7 @@ def transfer(
     steps,
     seed,
     strength: NotNegative = 1.0,
-    hidden_units: Count | None = 100,
+    hidden_units: Count = 100,
     entropy_weights: bool = False,
     from_source: bool = False,
     **training,

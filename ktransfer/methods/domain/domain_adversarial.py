@@ -23,7 +23,7 @@ def transfer(
     steps,
     seed,
     strength: NotNegative = 1.0,
-    hidden_units: Count | None = 100,
+    hidden_units: Count = 100,
     from_source: bool = False,
     **training,
 ):

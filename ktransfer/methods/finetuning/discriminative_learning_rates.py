@@ -3,8 +3,8 @@
 The head has the full `learning_rate`, the block under it that rate divided by
 `decay`, the next lower one that divided by `decay` again, and so on. The
 optimiser's update is scaled, not the gradient, to which Adam is blind.
-`decay` 1 is fine-tuning. BatchNorm's statistics follow the images at their
-usual pace.
+`decay` 1 is fine-tuning. BatchNorm's statistics know no rate: they are settled
+as in every training.
 
 Row: M25 (article 003).
 Source: Howard and Ruder 2018, ULMFiT. https://arxiv.org/abs/1801.06146
