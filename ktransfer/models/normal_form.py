@@ -66,6 +66,8 @@ def normal_form(
     _check_ends(model, flat)
     ends = _ends(model, flat, features)
     pixels = flat.tensors[flat.inputs.number]
+    if preprocessing_mode is not None:
+        preprocessing.chosen(model, preprocessing_mode, image_size)
     kept = pixels.dtype == "uint8" and None not in pixels.shape[1:]
     if kept and (blocks, ends.place, ends.softmax) == (None, None, None):
         _warn_of_many_blocks(model)

@@ -6,8 +6,9 @@ the form that all methods read.
 """
 
 import inspect
+import warnings
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import keras
 
@@ -200,47 +201,50 @@ def _application(network, weights, image_size, seed):
     if build is None:
         names = [x for x in dir(keras.applications) if x[0].isupper()]
         raise unknown("network", network, [*names, named.LITE0])
-    size = {"input_shape": (*image_size, 3)} if image_size else {}
-    plain = {"classifier_activation": None}
+    size: dict[str, Any] = {}
+    if image_size:
+        size = {"input_shape": (*image_size, 3)}
+    plain: dict[str, Any] = {"classifier_activation": None}
     known = inspect.signature(build).parameters
     plain = {k: v for k, v in plain.items() if k in known}
     if weights == named.NO_WEIGHTS:
         return fresh(build(weights=None, **plain, **size), seed)
     if weights != named.IMAGENET:
-        named.read(weights)
-    try:
-        return _with_weights(build, weights, plain, size)
-    except (OSError, ValueError) as error:
-        raise _no_weights(network, weights, error) from error
-    except Exception as error:
-        # Keras raises a bare one where a download fails.
-        if type(error) is not Exception:
-            raise
-        raise _no_weights(network, weights, error) from error
-
-
-def _with_weights(build, weights, plain, size):
-    """Return the network with its weights: of any size it has no head."""
+        return _filled(network, weights, build, plain, size)
     if size and build(weights=None).input.shape[1:] != size["input_shape"]:
-        return build(weights=weights, include_top=False, **size)
+        # Keras has the head for images of one size alone.
+        plain = {"include_top": False, **size}
     try:
         return build(weights=weights, **plain)
-    except ValueError:
-        if weights == named.IMAGENET:
+    except Exception as error:
+        # Keras raises a bare one where a download fails.
+        if type(error) is not Exception and not isinstance(error, OSError):
             raise
-        return build(weights=weights, include_top=False, **size)
-
-
-def _no_weights(network, weights, error):
-    if weights == named.IMAGENET:
-        return KTransferError(
+        raise KTransferError(
             "E_OFFLINE",
             f"the weights of {network} cannot be downloaded here; give a file "
             f"of them, {network}@FILE, or {network}@none for random ones.",
-        )
-    text = " ".join(str(error).split())[:200]
-    return KTransferError(
-        "E_WEIGHTS", f"{weights} does not fit {network} ({text})."
+        ) from error
+
+
+def _filled(network, path, build, plain, size):
+    """Return the network with the weights of a file, all of them or none."""
+    named.read(path)
+    # With its head, at the size of the images or its own; without.
+    for options in ({**plain, **size}, plain, {"include_top": False, **size}):
+        model = build(weights=None, **options)
+        try:
+            with warnings.catch_warnings():
+                # Keras warns of what the file lacks, and leaves it random.
+                warnings.simplefilter("error", UserWarning)
+                model.load_weights(path)
+        except (OSError, ValueError, KeyError, UserWarning):
+            continue
+        return model
+    raise KTransferError(
+        "E_WEIGHTS",
+        f"{path} does not hold the weights of {network}, with or without its "
+        "head; expected a file that save_weights of it wrote.",
     )
 
 
