@@ -64,7 +64,7 @@ class Task(NamedTuple):
         labels: the K original labels in the order of the new ones.
         label_space: what the labels mean. Two tasks have the same classes
             only if both `labels` and `label_space` agree: a 3 of MNIST is no
-            3 of CIFAR-10.
+            3 of CIFAR-10. "", in a task made by hand, agrees with nothing.
     """
 
     name: str
