@@ -20,6 +20,16 @@ from ktransfer.report import readme
 from ktransfer.runs import checks, refresh, scripts, workers
 from ktransfer.runs.sweep import print_line, sweep
 
+# Of one run; the parser leaves them None, so that an experiment can tell.
+_USUAL = {
+    "steps": 600,
+    "seed": 0,
+    "source_steps": 2000,
+    "source_seed": 0,
+    "backbone": "convnet",
+}
+_SINGLE = ("method", "target", "source", "labels_per_class", "set", *_USUAL)
+
 
 def main(arguments=None):
     """Run the command line and return the exit code."""
@@ -116,11 +126,10 @@ def _add_run(commands):
         "--source", action="append", default=[], help="data set; may repeat"
     )
     one.add_argument("--labels-per-class", type=int, help="default: all")
-    one.add_argument("--steps", type=int, default=600)
-    one.add_argument("--seed", type=int, default=0)
-    one.add_argument("--source-steps", type=int, default=2000)
-    one.add_argument("--source-seed", type=int, default=0)
-    one.add_argument("--backbone", default="convnet")
+    for name, usual in _USUAL.items():
+        one.add_argument(
+            _flag(name), type=type(usual), help=f"default: {usual}"
+        )
     one.add_argument(
         "--set",
         action="append",
@@ -129,6 +138,10 @@ def _add_run(commands):
         help="a hyper-parameter of the method; may repeat",
     )
     command.set_defaults(act=_run)
+
+
+def _flag(name):
+    return f"--{name.replace('_', '-')}"
 
 
 def _add_report(commands):
@@ -232,10 +245,7 @@ def _method_lines():
 
 def _run(options):
     _check_jobs(options)
-    if (options.experiment is None) == (options.method is None):
-        raise KTransferError(
-            "E_ARGUMENT", "name an experiment or a --method, one of the two."
-        )
+    _check_what_to_run(options)
     start = time.monotonic()
     loaded = None
     if options.experiment:
@@ -266,6 +276,21 @@ def _run(options):
         file=sys.stderr,
     )
     return EXIT_CODES["E_FAILED_RUNS"] if counts[2] else 0
+
+
+def _check_what_to_run(options):
+    given = [n for n in _SINGLE if getattr(options, n) not in (None, [])]
+    if options.experiment is None and options.method is None:
+        raise KTransferError(
+            "E_ARGUMENT", "name an experiment or a --method, one of the two."
+        )
+    if options.experiment and given:
+        raise KTransferError(
+            "E_ARGUMENT",
+            f"{', '.join(map(_flag, given))} belong to one run of a --method, "
+            f"and {options.experiment} plans its own. Leave them out, or the "
+            "experiment.",
+        )
 
 
 def _check_jobs(options):
@@ -306,29 +331,35 @@ def _sweep(planned, options, choice):
 def _single(options):
     if not options.target:
         raise KTransferError("E_ARGUMENT", "a --method needs a --target.")
-    pairs = []
-    for text in options.set:
-        name, equals, value = text.partition("=")
-        if not equals:
-            raise KTransferError(
-                "E_ARGUMENT", f"--set {text!r}; expected NAME=VALUE."
-            )
-        pairs.append((name, _value(value)))
-    sourced = bool(options.source)
+    given = {name: getattr(options, name) for name in _USUAL}
+    fields = {n: _USUAL[n] if x is None else x for n, x in given.items()}
+    if not options.source:
+        fields |= {"source_seed": None, "source_steps": None}
     run = runs.Run(
         experiment="single",
         method=options.method,
         target=options.target,
-        steps=options.steps,
-        seed=options.seed,
         labels_per_class=options.labels_per_class,
         sources=tuple(options.source),
-        source_seed=options.source_seed if sourced else None,
-        source_steps=options.source_steps if sourced else None,
-        backbone=options.backbone,
-        hyperparameters=tuple(sorted(pairs)),
+        hyperparameters=_hyperparameters(options.set),
+        **fields,
     )
     return runs.in_precision(run, options.precision)
+
+
+def _hyperparameters(texts):
+    """Return the pairs in `NAME=VALUE` texts, sorted by name."""
+    found = {}
+    for text in texts:
+        name, equals, value = text.partition("=")
+        if not equals or name in found:
+            why = "that name is given twice" if equals else "it has no ="
+            raise KTransferError(
+                "E_ARGUMENT",
+                f"--set {text!r}: {why}; expected NAME=VALUE, each name once.",
+            )
+        found[name] = _value(value)
+    return tuple(sorted(found.items()))
 
 
 def _value(text):

@@ -76,6 +76,21 @@ def fails(capsys, arguments, name, *words):
         ),
         ([*BASE, *TARGET, "--set", "oops"], "E_ARGUMENT", ["NAME=VALUE"]),
         (
+            [*BASE, *TARGET, "--set", "batch_size=8", "--set", "batch_size=4"],
+            "E_ARGUMENT",
+            ["batch_size", "twice"],
+        ),
+        (
+            ["run", "quick", *TARGET, "--steps", "600", "--source", "letters"],
+            "E_ARGUMENT",
+            ["--target", "--source", "--steps", "Leave them out"],
+        ),
+        (
+            ["run", "quick", "--method", "scratch", "--set", "batch_size=8"],
+            "E_ARGUMENT",
+            ["--method", "--set"],
+        ),
+        (
             ["run", "--method", "fine_tuning", *TARGET],
             "E_ARGUMENT",
             ["sources"],
