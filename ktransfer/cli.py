@@ -11,6 +11,7 @@ import sys
 import time
 import traceback
 from pathlib import Path
+from typing import Any
 
 from ktransfer import __version__, data, files, methods, report, runs
 from ktransfer.engine.options import PRECISIONS
@@ -21,7 +22,7 @@ from ktransfer.runs import checks, refresh, scripts, workers
 from ktransfer.runs.sweep import print_line, sweep
 
 # Of one run; the parser leaves them None, so that an experiment can tell.
-_USUAL = {
+_USUAL: dict[str, Any] = {
     "steps": 600,
     "seed": 0,
     "source_steps": 2000,
