@@ -3,7 +3,13 @@
 import keras
 import numpy as np
 
-from ktransfer.engine import arguments, feature_cache, frozen, programs
+from ktransfer.engine import (
+    arguments,
+    backend,
+    feature_cache,
+    frozen,
+    programs,
+)
 from ktransfer.models.graph import leaves
 
 
@@ -20,8 +26,9 @@ def predict(model, images):
 
     Raises:
         KTransferError: `E_IMAGES` for images that are no pixels from 0 to 255,
-            where the model reads uint8.
+            where the model reads uint8; `E_ARGUMENT` for settings of Keras.
     """
+    backend.check_settings()
     # A Sequential that was never called has none.
     if inputs := getattr(model, "inputs", None):
         images = arguments.as_read(inputs[0], images)

@@ -6,6 +6,7 @@ import pytest
 from conftest import small_source, small_task, weights_of
 from keras import layers
 
+from ktransfer import methods
 from ktransfer.data import Split, Task
 from ktransfer.engine.prediction import predict
 from ktransfer.engine.training import fit
@@ -83,3 +84,26 @@ def test_a_part_of_a_task_keeps_its_arrays(source):
     task = source.task
     assert task_of(task.train.x, task).train.x is task.train.x
     assert isinstance(task._replace(name="other"), Task)
+
+
+@pytest.fixture(params=["mixed_bfloat16", "float16", "float64"])
+def policy(request):
+    """A global policy of Keras that is not the suite's."""
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(request.param)
+    yield request.param
+    keras.config.set_dtype_policy(before)
+
+
+def test_another_policy_of_keras_is_refused_in_one_line(source, policy):
+    task = source.task
+    for use in (
+        lambda: fit(source.model, task.train, steps=0, seed=0),
+        lambda: predict(source.model, task.train.x),
+        lambda: methods.load("scratch")(task, steps=1, seed=0),
+    ):
+        with pytest.raises(KTransferError) as caught:
+            use()
+        assert policy in str(caught.value)
+        assert "set_dtype_policy('float32')" in str(caught.value)
+        assert "\n" not in str(caught.value)
