@@ -2,14 +2,21 @@
 
 import functools
 import math
+import os
 import subprocess
 import time
+import traceback
 from pathlib import Path
 from typing import Any, cast
 
 from ktransfer import data, files, fingerprints, methods, runs
 from ktransfer.analysis.record import Record
-from ktransfer.errors import Diverged, KTransferError, NotApplicable
+from ktransfer.errors import (
+    Diverged,
+    KTransferError,
+    NotApplicable,
+    place_of,
+)
 from ktransfer.runs import planning
 from ktransfer.runs.run import Pretraining, Run
 
@@ -114,7 +121,9 @@ def measured(run: Run, sources: list) -> dict[str, Any]:
     except MemoryError:
         raise
     except Exception as error:
-        return found | {"status": "failed", "reason": _one_line(error)}
+        if os.environ.get("KT_DEBUG") == "1":
+            traceback.print_exc()
+        return found | {"status": "failed", "reason": _one_line(error, run)}
     finally:
         backend.clear_session()
 
@@ -127,9 +136,16 @@ def _source(results: str | Path, pretraining: Pretraining) -> tuple:
     return sources.load(results, pretraining)
 
 
-def _one_line(error: Exception) -> str:
+def _one_line(error: Exception, run: Run) -> str:
+    """Return what went wrong and where: in the user's file if it is his."""
+    file = methods.path(run.method)
+    package = Path(fingerprints.__file__).parent
+    own = not file.is_relative_to(package)
+    place = place_of(error, file.parents[1] if own else package)
     text = " ".join(str(error).split())
-    return f"{type(error).__name__}: {text}"[:300]
+    if not isinstance(error, KTransferError):
+        text = f"{type(error).__name__}: {text}"
+    return text[:300] + (f" ({place})" if place else "")
 
 
 def _measure(run, task, sources):
