@@ -6,6 +6,7 @@ Everything that can be refused is refused before TensorFlow is imported.
 import argparse
 import ast
 import os
+import shutil
 import signal
 import sys
 import time
@@ -34,6 +35,10 @@ _SINGLE = ("method", "target", "source", "labels_per_class", "set", *_USUAL)
 
 def main(arguments=None):
     """Run the command line and return the exit code."""
+    for stream in (sys.stdout, sys.stderr):
+        # Not every terminal has the letters of a class name.
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
     options = _parser().parse_args(arguments)
     signal.signal(signal.SIGTERM, _terminated)
     try:
@@ -267,7 +272,7 @@ def _run(options):
     if loaded:
         _show(loaded, records, options, len(planned))
     else:
-        print(report.to_terminal(report.table(records, mix=options.mix)))
+        _print_table(records, mix=options.mix)
         if moved := records[0].get("moved"):
             blocks = ", ".join(f"{n} {x:.2g}" for n, x in moved.items())
             print(f"moved from the source, relative to its size: {blocks}")
@@ -317,7 +322,6 @@ def _check(planned, options):
     """Refuse what cannot be carried out, before anything is."""
     for run in planned:
         checks.check_run(run)
-    runs.check_results_folder(options.results)
     checks.check_data(planned)
 
 
@@ -446,11 +450,17 @@ def _show(loaded, records, options, planned):
         "mix": options.mix,
         "planned": planned,
     }
+    # First, since figures may fail, and a folder not be writable.
+    _print_table(records, **settings)
     figures = scripts.figures(loaded, records, mix=options.mix)
     folder = Path(options.results) / scripts.folder(loaded)
     written = report.write(folder, records, figures, **settings)
-    print(report.to_terminal(report.table(records, **settings)))
     print(*(f"written: {path}" for path in written), sep="\n")
+
+
+def _print_table(records, **settings):
+    width = shutil.get_terminal_size((80, 24)).columns
+    print(report.to_terminal(report.table(records, **settings), width))
 
 
 # data and doctor

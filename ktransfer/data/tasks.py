@@ -182,8 +182,9 @@ def check_name(name: str) -> None:
     """Check a `name` without reading an image.
 
     Raises:
-        KTransferError: `E_ARGUMENT` for one that breaks the grammar,
-            `E_UNKNOWN` for one that leads nowhere.
+        KTransferError: `E_ARGUMENT` for one that breaks the grammar or that
+            the user gave to data beside the embedded ones, `E_UNKNOWN` for one
+            that leads nowhere.
     """
     _place(name)
 
@@ -234,9 +235,15 @@ def _shifted(place, kind, behind):
 
 def _find(base):
     """Return whether there is a data set `base`, and its path."""
-    if base in _EMBEDDED:
-        return True, None
     path = own_data.find(base)
+    if base in _EMBEDDED:
+        if path is not None:
+            raise KTransferError(
+                "E_ARGUMENT",
+                f"{path} has the name of the embedded data set {base!r}, which "
+                "would be read instead of it. Rename it.",
+            )
+        return True, None
     if path is None and base in archives.PUBLIC:
         path = archives.cached(base)
     return path is not None, path

@@ -392,10 +392,17 @@ def _score(record: Record) -> float:
 
 
 def write_choice(tuning: list[Run], results: str | Path) -> Path:
-    """Put what `choose` finds on disk, before a test split is opened."""
+    """Put what `choose` finds on disk, before a test split is opened.
+
+    A folder that cannot be written may hold it already.
+
+    Raises:
+        KTransferError: what `choose` and `files.write` raise.
+    """
     path = _choice_path(tuning, results)
-    text = runs.canonical(choose(tuning, results))
-    files.write(path, f"{text}\n".encode())
+    content = f"{runs.canonical(choose(tuning, results))}\n".encode()
+    if not path.is_file() or path.read_bytes() != content:
+        files.write(path, content)
     return path
 
 

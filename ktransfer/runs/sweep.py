@@ -43,13 +43,14 @@ def sweep(
     Returns:
         (number of runs carried out, number that failed).
     """
-    runs.check_results_folder(results)
     fresh = {
         runs.from_fields(record)
         for record in runs.collect(results, planned, choice)
         if not record["stale"] and record["status"] != "failed"
     }
     stale = [run for run in planned if run not in fresh]
+    if stale:
+        runs.check_results_folder(results)
     bases, later = _sources(stale)
     futures: dict[Future, Pretraining | None] = {
         executor.submit(_ensure_source, results, p): p for p in bases
