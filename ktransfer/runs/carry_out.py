@@ -9,6 +9,8 @@ import traceback
 from pathlib import Path
 from typing import Any, cast
 
+import numpy as np
+
 from ktransfer import data, files, fingerprints, methods, runs
 from ktransfer.analysis.record import Record
 from ktransfer.errors import (
@@ -104,7 +106,9 @@ def measured(run: Run, sources: list) -> dict[str, Any]:
     from ktransfer.engine import backend
 
     task = data.load(run.target, run.labels_per_class, run.seed)
+    counts = np.bincount(task.train.y, minlength=task.num_classes)
     found = {
+        "label_range": [int(counts.min()), int(counts.max())],
         "num_classes": task.num_classes,
         "num_labels": len(task.train.y),
         "num_test_images": None,

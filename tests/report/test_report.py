@@ -331,3 +331,24 @@ def test_source_seeds_that_take_turns_are_told_from_crossed_ones(crossed):
     figure = plots.forest(records, baseline="fine_tuning")
     shown = " ".join(text.get_text() for text in figure.findobj(Text))
     assert ("in turn" in shown) == (not crossed)
+
+
+@pytest.mark.parametrize(
+    ("ranges", "title"),
+    [
+        ([[26, 26]], "all labels (26 per class)"),
+        ([[5, 47]], "all labels (5 to 47 per class)"),
+        ([[5, 47], None], "all labels (5 to 47 per class)"),
+        ([None], "all labels (26 per class)"),
+    ],
+)
+def test_classes_of_unequal_size_are_said(ranges, title):
+    """Records of before they held a range say the mean."""
+    records = [
+        record(seed=seed, labels_per_class=None, num_labels=260)
+        | ({"label_range": found} if found else {})
+        for seed, found in enumerate(ranges)
+    ]
+    rows = report.table(records)
+    for text in (report.to_markdown(rows), report.to_terminal(rows)):
+        assert title in text
