@@ -5,6 +5,7 @@ Everything that can be refused is refused before TensorFlow is imported.
 
 import argparse
 import ast
+import contextlib
 import os
 import shutil
 import signal
@@ -19,8 +20,8 @@ from ktransfer.engine.options import PRECISIONS
 from ktransfer.errors import EXIT_CODES, KTransferError
 from ktransfer.models.names import LAYERS
 from ktransfer.report import readme
-from ktransfer.runs import checks, refresh, scripts, workers
-from ktransfer.runs.sweep import print_line, sweep
+from ktransfer.runs import checks, progress, refresh, scripts, workers
+from ktransfer.runs.sweep import sweep
 
 # Of one run; the parser leaves them None, so that an experiment can tell.
 _USUAL: dict[str, Any] = {
@@ -253,11 +254,11 @@ def _run(options):
     _check_jobs(options)
     _check_what_to_run(options)
     start = time.monotonic()
-    loaded = None
-    if options.experiment:
-        loaded = _loaded(options)
-        # What is wrong with a plan is said before its trials have run.
-        _check(scripts.rehearse(loaded), options)
+    loaded = _loaded(options) if options.experiment else None
+    single = [] if loaded else [_single(options)]
+    # What is wrong with a plan is said before its trials have run.
+    _check(scripts.rehearse(loaded) if loaded else single)
+    if loaded:
         tuning = scripts.trials(loaded)
         counts = _carry_out(tuning, options)
         if tuning:
@@ -265,7 +266,7 @@ def _run(options):
         planned = scripts.planned(loaded, options.results)
         choice = scripts.choice(loaded, options.results)
     else:
-        counts, planned, choice = (0, 0, 0), [_single(options)], ""
+        counts, planned, choice = (0, 0, 0), single, ""
     more = _carry_out(planned, options, choice)
     counts = [a + b for a, b in zip(counts, more)]
     records = runs.collect(options.results, planned, choice)
@@ -300,6 +301,7 @@ def _check_what_to_run(options):
 
 
 def _check_jobs(options):
+    workers.end_if_imported()
     if options.jobs < 1:
         raise KTransferError(
             "E_ARGUMENT", f"jobs is {options.jobs}; expected at least 1."
@@ -314,22 +316,30 @@ def _carry_out(planned, options, choice=""):
     """Return how many runs there are, were carried out, and failed."""
     if not planned:
         return 0, 0, 0
-    _check(planned, options)
-    return len(planned), *_sweep(planned, options, choice)
+    for run in planned:
+        checks.check_run(run)
+    with _working(options) as (executor, screen):
+        return len(planned), *sweep(
+            planned, options.results, executor, screen, choice, screen.show
+        )
 
 
-def _check(planned, options):
+def _check(planned):
     """Refuse what cannot be carried out, before anything is."""
     for run in planned:
         checks.check_run(run)
+    progress.Screen()(progress.reading(planned))
     checks.check_data(planned)
 
 
-def _sweep(planned, options, choice):
-    executor = workers.local_executor(options.jobs)
+@contextlib.contextmanager
+def _working(options):
+    """Yield worker processes, and the screen that says what they do."""
+    executor, screen = workers.local_executor(options.jobs), progress.Screen()
     try:
-        return sweep(planned, options.results, executor, print_line, choice)
+        yield executor, screen
     finally:
+        screen.clear()
         workers.stop(executor)
 
 
@@ -418,18 +428,15 @@ def _carried_over(kind, planned, choice, options):
         return True
     for run in planned:
         checks.check_run(run)
-    executor = workers.local_executor(options.jobs)
-    try:
+    with _working(options) as (executor, screen):
         found = refresh.refresh(
             planned,
             options.results,
             executor,
             share=options.sample,
             choice=choice,
-            say=print_line,
+            say=screen,
         )
-    finally:
-        workers.stop(executor)
     for run, field, was, now in found.changes:
         budget = run.labels_per_class or "all"
         print(

@@ -5,6 +5,10 @@ import contextlib
 import multiprocessing
 import os
 import signal
+from collections.abc import Iterator
+from concurrent.futures.process import BrokenProcessPool
+
+from ktransfer.errors import KTransferError
 
 # NumPy's own threads, whose number moves bits as TensorFlow's does.
 _NUMPY_THREADS = (
@@ -13,6 +17,8 @@ _NUMPY_THREADS = (
     "OPENBLAS_NUM_THREADS",
     "VECLIB_MAXIMUM_THREADS",
 )
+# The exit code of a worker that would start a sweep of its own.
+_IMPORTED = 86
 
 
 def num_cores() -> int:
@@ -24,6 +30,7 @@ def num_cores() -> int:
 
 def local_executor(jobs: int) -> concurrent.futures.ProcessPoolExecutor:
     """Return an executor of `jobs` processes with one thread each."""
+    end_if_imported()
     # Read when a new process imports NumPy.
     os.environ.update(dict.fromkeys(_NUMPY_THREADS, "1"))
     return concurrent.futures.ProcessPoolExecutor(
@@ -62,6 +69,52 @@ def _silence():
         os.dup2(saved, 2)
         os.close(saved)
         os.close(null)
+
+
+def end_if_imported() -> None:
+    """End a worker that imports, and so runs, the script of its sweep again.
+
+    Its parent says why, see `told_if_broken`.
+    """
+    # What `multiprocessing` itself looks at.
+    if getattr(multiprocessing.current_process(), "_inheriting", False):
+        os._exit(_IMPORTED)
+
+
+def jobs_of(executor: concurrent.futures.Executor) -> int:
+    """Return how many processes `executor` has."""
+    return getattr(executor, "_max_workers", 1)
+
+
+@contextlib.contextmanager
+def told_if_broken(executor: concurrent.futures.Executor) -> Iterator[None]:
+    """Say in one line why a worker ended in the `with` block.
+
+    Raises:
+        KTransferError: `E_MEMORY` if it was killed; `E_ARGUMENT` if the script
+            of the sweep has no guard.
+    """
+    try:
+        yield
+    except BrokenProcessPool:
+        if _IMPORTED in _exit_codes(executor):
+            raise KTransferError(
+                "E_ARGUMENT",
+                "the script starts a sweep when it is imported, as each worker "
+                'does; put that below `if __name__ == "__main__":`.',
+            ) from None
+        raise KTransferError(
+            "E_MEMORY",
+            "a worker process was killed, most likely for memory; run again "
+            "with fewer JOBS. What is finished is kept.",
+        ) from None
+
+
+def _exit_codes(executor):
+    processes = list((getattr(executor, "_processes", None) or {}).values())
+    for process in processes:
+        process.join(1)
+    return {process.exitcode for process in processes}
 
 
 def stop(executor: concurrent.futures.Executor) -> None:

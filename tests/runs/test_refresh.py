@@ -68,6 +68,15 @@ def test_one_difference_and_nothing_is_carried_over(recorded, monkeypatch):
     assert all(r["stale"] for r in runs.collect(results, wanted))
 
 
+def test_a_field_that_older_records_lack_is_no_change(recorded):
+    wanted, results = recorded
+    for record in records(results, wanted):
+        record.pop("label_range")
+        runs.write(results, record)
+    found = refresh.refresh(wanted, results, Here(), share=0.5)
+    assert (found.changes, found.carried) == ([], 4)
+
+
 def test_fresh_failed_and_otherwise_chosen_records_stay(recorded):
     wanted, results = recorded
     failed = {**runs.find(results, wanted[0]), "status": "failed"}
