@@ -209,13 +209,22 @@ def _add_places(command):
         "own (default: float32)",
     )
     command.add_argument(
-        "--results", default="results", help="folder of records and figures"
+        "--results",
+        type=_folder,
+        default="results",
+        help="folder of records and figures",
     )
     command.add_argument(
         "--mix",
         action="store_true",
         help="show records of different numerical environments together",
     )
+
+
+def _folder(text):
+    if not text:
+        raise argparse.ArgumentTypeError("expected the name of a folder")
+    return text
 
 
 # list
