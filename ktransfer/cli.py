@@ -5,14 +5,17 @@ Everything that can be refused is refused before TensorFlow is imported.
 
 import argparse
 import ast
+import contextlib
 import functools
 import os
+import shutil
 import signal
 import sys
 import tempfile
 import time
 import traceback
 from pathlib import Path
+from typing import Any
 
 from ktransfer import __version__, data, files, methods, plots, report, runs
 from ktransfer.engine.options import PRECISIONS
@@ -20,12 +23,29 @@ from ktransfer.errors import EXIT_CODES, KTransferError
 from ktransfer.models import named
 from ktransfer.models.names import LAYERS
 from ktransfer.report import inspected, kept, readme, recommendation
-from ktransfer.runs import checks, refresh, scripts, workers
-from ktransfer.runs.sweep import print_line, sweep
+from ktransfer.runs import checks, progress, refresh, scripts, workers
+from ktransfer.runs.sweep import sweep
+
+# Of one run; the parser leaves them None, so that an experiment can tell.
+_USUAL: dict[str, Any] = {
+    "steps": 600,
+    "seed": 0,
+    "source_steps": 2000,
+    "source_seed": 0,
+    "backbone": "convnet",
+}
+_SINGLE = (
+    *("method", "target", "source", "source_model", "labels_per_class", "set"),
+    *("save_model", *_USUAL),
+)
 
 
 def main(arguments=None):
     """Run the command line and return the exit code."""
+    for stream in (sys.stdout, sys.stderr):
+        # Not every terminal has the letters of a class name.
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
     options = _parser().parse_args(arguments)
     signal.signal(signal.SIGTERM, _terminated)
     try:
@@ -123,11 +143,10 @@ def _add_run(commands):
     )
     _add_source_model(one)
     one.add_argument("--labels-per-class", type=int, help="default: all")
-    one.add_argument("--steps", type=int, default=600)
-    one.add_argument("--seed", type=int, default=0)
-    one.add_argument("--source-steps", type=int, default=2000)
-    one.add_argument("--source-seed", type=int, default=0)
-    one.add_argument("--backbone", default="convnet")
+    for name, usual in _USUAL.items():
+        one.add_argument(
+            _flag(name), type=type(usual), help=f"default: {usual}"
+        )
     one.add_argument(
         "--set",
         action="append",
@@ -185,6 +204,10 @@ def _add_source_model(command):
         "keras.applications, MobileNetV2[@none|@FILE]; pixels are "
         f"{', '.join(named.MODES)}; may repeat",
     )
+
+
+def _flag(name):
+    return f"--{name.replace('_', '-')}"
 
 
 def _add_report(commands):
@@ -290,13 +313,22 @@ def _add_places(command):
         "own (default: float32)",
     )
     command.add_argument(
-        "--results", default="results", help="folder of records and figures"
+        "--results",
+        type=_folder,
+        default="results",
+        help="folder of records and figures",
     )
     command.add_argument(
         "--mix",
         action="store_true",
         help="show records of different numerical environments together",
     )
+
+
+def _folder(text):
+    if not text:
+        raise argparse.ArgumentTypeError("expected the name of a folder")
+    return text
 
 
 # list
@@ -333,20 +365,13 @@ def _method_lines():
 
 def _run(options):
     _check_jobs(options)
-    if (options.experiment is None) == (options.method is None):
-        raise KTransferError(
-            "E_ARGUMENT", "name an experiment or a --method, one of the two."
-        )
-    if options.experiment and options.save_model:
-        raise KTransferError(
-            "E_ARGUMENT", "--save-model keeps the model of one --method."
-        )
+    _check_what_to_run(options)
     start = time.monotonic()
-    loaded = None
-    if options.experiment:
-        loaded = _loaded(options)
-        # What is wrong with a plan is said before its trials have run.
-        _check(scripts.rehearse(loaded), options)
+    loaded = _loaded(options) if options.experiment else None
+    single = [] if loaded else [_single(options)]
+    # What is wrong with a plan is said before its trials have run.
+    _check(scripts.rehearse(loaded) if loaded else single)
+    if loaded:
         tuning = scripts.trials(loaded)
         counts = _carry_out(tuning, options)
         if tuning:
@@ -354,7 +379,7 @@ def _run(options):
         planned = scripts.planned(loaded, options.results)
         choice = scripts.choice(loaded, options.results)
     else:
-        counts, planned, choice = (0, 0, 0), [_single(options)], ""
+        counts, planned, choice = (0, 0, 0), single, ""
     more = _carry_out(planned, options, choice)
     counts = [a + b for a, b in zip(counts, more)]
     records = runs.collect(options.results, planned, choice)
@@ -373,7 +398,7 @@ def _run(options):
 
 
 def _show_single(records, options):
-    print(report.to_terminal(report.table(records, mix=options.mix)))
+    _print_table(records, mix=options.mix)
     for line in report.by_class(records[0]):
         print(line)
     if moved := records[0].get("moved"):
@@ -391,7 +416,23 @@ def _say_kept(record, folder):
     return True
 
 
+def _check_what_to_run(options):
+    given = [n for n in _SINGLE if getattr(options, n) not in (None, [])]
+    if options.experiment is None and options.method is None:
+        raise KTransferError(
+            "E_ARGUMENT", "name an experiment or a --method, one of the two."
+        )
+    if options.experiment and given:
+        raise KTransferError(
+            "E_ARGUMENT",
+            f"{', '.join(map(_flag, given))} belong to one run of a --method, "
+            f"and {options.experiment} plans its own. Leave them out, or the "
+            "experiment.",
+        )
+
+
 def _check_jobs(options):
+    workers.end_if_imported()
     if options.jobs < 1:
         raise KTransferError(
             "E_ARGUMENT", f"jobs is {options.jobs}; expected at least 1."
@@ -406,60 +447,77 @@ def _carry_out(planned, options, choice=""):
     """Return how many runs there are, were carried out, and failed."""
     if not planned:
         return 0, 0, 0
-    _check(planned, options)
-    return len(planned), *_sweep(planned, options, choice)
+    for run in planned:
+        checks.check_run(run)
+    keep = None
+    if getattr(options, "save_model", None):
+        runs.check_results_folder(options.save_model, "--save-model")
+        keep = functools.partial(kept.keep, options.save_model, options.results)
+    with _working(options) as (executor, screen):
+        found = sweep(
+            planned,
+            options.results,
+            executor,
+            screen,
+            choice,
+            screen.show,
+            keep,
+        )
+        return len(planned), *found
 
 
-def _check(planned, options):
+def _check(planned):
     """Refuse what cannot be carried out, before anything is."""
     for run in planned:
         checks.check_run(run)
-    runs.check_results_folder(options.results)
-    if options.save_model:
-        runs.check_results_folder(options.save_model, "--save-model")
+    progress.Screen()(progress.reading(planned))
     checks.check_data(planned)
 
 
-def _sweep(planned, options, choice):
-    keep = None
-    if options.save_model:
-        keep = functools.partial(kept.keep, options.save_model, options.results)
-    executor = workers.local_executor(options.jobs)
+@contextlib.contextmanager
+def _working(options):
+    """Yield worker processes, and the screen that says what they do."""
+    executor, screen = workers.local_executor(options.jobs), progress.Screen()
     try:
-        return sweep(
-            planned, options.results, executor, print_line, choice, keep
-        )
+        yield executor, screen
     finally:
+        screen.clear()
         workers.stop(executor)
 
 
 def _single(options):
     if not options.target:
         raise KTransferError("E_ARGUMENT", "a --method needs a --target.")
-    pairs = []
-    for text in options.set:
-        name, equals, value = text.partition("=")
-        if not equals:
-            raise KTransferError(
-                "E_ARGUMENT", f"--set {text!r}; expected NAME=VALUE."
-            )
-        pairs.append((name, _value(value)))
-    sourced = bool(options.source)
+    given = {name: getattr(options, name) for name in _USUAL}
+    fields = {n: _USUAL[n] if x is None else x for n, x in given.items()}
+    if not options.source:
+        fields |= {"source_seed": None, "source_steps": None}
     run = runs.Run(
         experiment="single",
         method=options.method,
         target=options.target,
-        steps=options.steps,
-        seed=options.seed,
         labels_per_class=options.labels_per_class,
         sources=tuple(options.source),
-        source_seed=options.source_seed if sourced else None,
-        source_steps=options.source_steps if sourced else None,
-        backbone=options.backbone,
-        hyperparameters=tuple(sorted(pairs)),
+        hyperparameters=_hyperparameters(options.set),
         source_models=tuple(options.source_model),
+        **fields,
     )
     return runs.in_precision(run, options.precision)
+
+
+def _hyperparameters(texts):
+    """Return the pairs in `NAME=VALUE` texts, sorted by name."""
+    found = {}
+    for text in texts:
+        name, equals, value = text.partition("=")
+        if not equals or name in found:
+            why = "that name is given twice" if equals else "it has no ="
+            raise KTransferError(
+                "E_ARGUMENT",
+                f"--set {text!r}: {why}; expected NAME=VALUE, each name once.",
+            )
+        found[name] = _value(value)
+    return tuple(sorted(found.items()))
 
 
 def _value(text):
@@ -495,10 +553,10 @@ def _inspect(options):
             options.images or "digits",
             Path(place),
             _image_options(options),
-            print_line,
+            progress.Screen(),
         )
         for line in inspected.lines(
-            options.model, target, size, options.jobs, print_line
+            options.model, target, size, options.jobs, progress.Screen()
         ):
             print(line)
 
@@ -547,18 +605,15 @@ def _carried_over(kind, planned, choice, options):
         return True
     for run in planned:
         checks.check_run(run)
-    executor = workers.local_executor(options.jobs)
-    try:
+    with _working(options) as (executor, screen):
         found = refresh.refresh(
             planned,
             options.results,
             executor,
             share=options.sample,
             choice=choice,
-            say=print_line,
+            say=screen,
         )
-    finally:
-        workers.stop(executor)
     for run, field, was, now in found.changes:
         budget = run.labels_per_class or "all"
         print(
@@ -579,11 +634,17 @@ def _show(loaded, records, options, planned):
         "mix": options.mix,
         "planned": planned,
     }
+    # First, since figures may fail, and a folder not be writable.
+    _print_table(records, **settings)
     figures = scripts.figures(loaded, records, mix=options.mix)
     folder = Path(options.results) / scripts.folder(loaded)
     written = report.write(folder, records, figures, **settings)
-    print(report.to_terminal(report.table(records, **settings)))
     print(*(f"written: {path}" for path in written), sep="\n")
+
+
+def _print_table(records, **settings):
+    width = shutil.get_terminal_size((80, 24)).columns
+    print(report.to_terminal(report.table(records, **settings), width))
 
 
 # images, data and doctor

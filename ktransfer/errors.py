@@ -5,6 +5,8 @@ The command line prints a `KTransferError` as
 """
 
 import difflib
+import traceback
+from pathlib import Path
 
 EXIT_CODES = {
     # 1: the sweep ended, and some of its runs failed
@@ -77,3 +79,20 @@ def unknown(kind, name, valid):
     return KTransferError(
         "E_UNKNOWN", f"unknown {kind} {str(name)!r}.{hint} {known}"
     )
+
+
+def place_of(error, folder):
+    """Return `file:line` of where an error came from, "" if from elsewhere.
+
+    Args:
+        error: an exception that was caught.
+        folder: in which to look; the file is given relative to it.
+    """
+    frames = traceback.extract_tb(error.__traceback__)
+    places = [(frame.filename, frame.lineno) for frame in frames]
+    if isinstance(error, SyntaxError) and error.filename:
+        places.append((error.filename, error.lineno))
+    for name, line in reversed(places):
+        if Path(name).is_relative_to(folder):
+            return f"{Path(name).relative_to(folder).as_posix()}:{line}"
+    return ""

@@ -30,6 +30,7 @@ def small_task(name, channels, n=48, num_classes=3, size=12):
         origin="drawn by the tests",
         sha256="",
         labels=tuple(range(num_classes)),
+        label_space="where it is bright",
     )
 
 

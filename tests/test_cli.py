@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from ktransfer import cli
-from ktransfer.errors import KTransferError
+from ktransfer.errors import EXIT_CODES, KTransferError
 from ktransfer.runs import Run, checks
 
 BASE = ["run", "--method", "fine_tuning", "--source", "letters"]
@@ -19,9 +19,11 @@ TARGET = ["--target", "digits"]
 
 def fails(capsys, arguments, name, *words):
     code = cli.main(arguments)
-    error = capsys.readouterr().err.strip()
+    *said, error = capsys.readouterr().err.splitlines()
     assert error.startswith(f"ktransfer: error[{name}]: "), error
-    assert len(error.splitlines()) == 1
+    # Nothing else, but for what it reads once that is more than names.
+    reads = [line for line in said if "1 method; reading " in line]
+    assert said == reads and len(reads) == (EXIT_CODES[name] > 2)
     for word in words:
         assert word in error, error
     return code
@@ -76,6 +78,21 @@ def fails(capsys, arguments, name, *words):
             ["temprature"],
         ),
         ([*BASE, *TARGET, "--set", "oops"], "E_ARGUMENT", ["NAME=VALUE"]),
+        (
+            [*BASE, *TARGET, "--set", "batch_size=8", "--set", "batch_size=4"],
+            "E_ARGUMENT",
+            ["batch_size", "twice"],
+        ),
+        (
+            ["run", "quick", *TARGET, "--steps", "600", "--source", "letters"],
+            "E_ARGUMENT",
+            ["--target", "--source", "--steps", "Leave them out"],
+        ),
+        (
+            ["run", "quick", "--method", "scratch", "--set", "batch_size=8"],
+            "E_ARGUMENT",
+            ["--method", "--set"],
+        ),
         (
             ["run", "--method", "fine_tuning", *TARGET],
             "E_ARGUMENT",

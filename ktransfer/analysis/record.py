@@ -94,6 +94,8 @@ class Record(TypedDict):
     labels: NotRequired[list[str]]
     # Labelled images of the target, held-out ones among them.
     num_labels: int
+    # Fewest and most of these that a class has. Absent from old records.
+    label_range: NotRequired[list[int]]
     # What the images of each source are.
     source_origins: list[str]
     # What the images of the target are.

@@ -73,8 +73,40 @@ def checked_images(images, what):
     return read_only(images)
 
 
+def as_pixels(images, what):
+    """Return `images` as uint8, cast where they are pixels of another type.
+
+    Args:
+        images: an array of whole numbers from 0 to 255.
+        what: what they are, for the message: "target images".
+
+    Raises:
+        KTransferError: `E_IMAGES` for values that uint8 does not hold, and
+            for floats of 0 and 1 alone, which are of a range from 0 to 1.
+    """
+    images = np.asarray(images)
+    if images.dtype == np.uint8:
+        return images
+    if not _are_pixels(images):
+        raise _wrong_type(images, what)
+    return images.astype("uint8")
+
+
+def _are_pixels(images):
+    if images.dtype.kind not in "iuf" or not images.size:
+        return False
+    least, most = images.min(), images.max()
+    # NaN fails both comparisons.
+    if not (least >= 0 and most <= 255):
+        return False
+    whole = images.dtype.kind != "f" or (images == np.floor(images)).all()
+    return whole and not (images.dtype.kind == "f" and most == 1)
+
+
 def _wrong_type(images, what):
     found = f"{what} holds {images.dtype}"
+    if images.dtype.kind in "iuf" and images.size:
+        found += f" from {images.min():.4g} to {images.max():.4g}"
     if images.dtype.kind == "f":
         bad = np.argwhere(~np.isfinite(images))
         if len(bad):

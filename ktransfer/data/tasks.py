@@ -12,7 +12,7 @@ import contextvars
 import functools
 import re
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -25,7 +25,7 @@ from ktransfer.data import (
     shifts,
     subsets,
 )
-from ktransfer.data.split import Problem, Split, sha256
+from ktransfer.data.split import Problem, Split, as_pixels, sha256
 from ktransfer.data.subsets import keep_classes, subset
 from ktransfer.errors import KTransferError
 
@@ -50,7 +50,19 @@ _SEALED = contextvars.ContextVar("sealed", default=False)
 _LABEL_SPACES = {name: "digits" for name in ("digits", "digits_8x8", "mnist")}
 
 
-class Task(NamedTuple):
+class _Task(NamedTuple):
+    name: str
+    num_classes: int
+    image_shape: tuple[int, int, int]
+    train: Split
+    unlabelled: np.ndarray | None
+    origin: str
+    sha256: str
+    labels: tuple
+    label_space: str = ""
+
+
+class Task(_Task):
     """One classification problem, without its test split.
 
     Fields:
@@ -64,18 +76,21 @@ class Task(NamedTuple):
         labels: the K original labels in the order of the new ones.
         label_space: what the labels mean. Two tasks have the same classes
             only if both `labels` and `label_space` agree: a 3 of MNIST is no
-            3 of CIFAR-10.
+            3 of CIFAR-10. "", in a task made by hand, agrees with nothing.
+
+    Raises:
+        KTransferError: `E_IMAGES` for images that are no pixels from 0 to 255.
     """
 
-    name: str
-    num_classes: int
-    image_shape: tuple[int, int, int]
-    train: Split
-    unlabelled: np.ndarray | None
-    origin: str
-    sha256: str
-    labels: tuple
-    label_space: str = ""
+    __slots__ = ()
+
+    def __new__(cls, *values: Any, **fields: Any) -> "Task":
+        task = super().__new__(cls, *values, **fields)
+        train, unlabelled = task.train, task.unlabelled
+        if unlabelled is not None:
+            unlabelled = as_pixels(unlabelled, f"unlabelled of {task.name}")
+        x = as_pixels(train.x, f"train.x of {task.name}")
+        return task._replace(train=train._replace(x=x), unlabelled=unlabelled)
 
 
 class _Place(NamedTuple):
@@ -167,8 +182,9 @@ def check_name(name: str) -> None:
     """Check a `name` without reading an image.
 
     Raises:
-        KTransferError: `E_ARGUMENT` for one that breaks the grammar,
-            `E_UNKNOWN` for one that leads nowhere.
+        KTransferError: `E_ARGUMENT` for one that breaks the grammar or that
+            the user gave to data beside the embedded ones, `E_UNKNOWN` for one
+            that leads nowhere.
     """
     _place(name)
 
@@ -223,9 +239,15 @@ def _shifted(place, kind, behind):
 
 def _find(base):
     """Return whether there is a data set `base`, and its path."""
-    if base in _EMBEDDED:
-        return True, None
     path = own_data.find(base)
+    if base in _EMBEDDED:
+        if path is not None:
+            raise KTransferError(
+                "E_ARGUMENT",
+                f"{path} has the name of the embedded data set {base!r}, which "
+                "would be read instead of it. Rename it.",
+            )
+        return True, None
     if path is None and base in archives.PUBLIC:
         path = archives.cached(base)
     return path is not None, path

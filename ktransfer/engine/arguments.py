@@ -1,8 +1,10 @@
 """Images and labels that `fit` is given, checked before it trains."""
 
+import keras
 import numpy as np
 
 from ktransfer.data import Split
+from ktransfer.data.split import as_pixels
 from ktransfer.engine import frozen
 from ktransfer.engine.losses import cross_entropy
 from ktransfer.errors import KTransferError, NotApplicable
@@ -39,8 +41,9 @@ def checked_streams(model, streams, loss):
     for name, part in streams.items():
         _check_name(name, inputs)
         x, y = part if isinstance(part, Split) else (part, None)
-        _check_images(name, x, tuple(inputs[name].shape[1:]))
-        images[name] = x
+        _check_shape(name, x, tuple(inputs[name].shape[1:]))
+        images[name] = as_read(inputs[name], x, f"{name} images")
+        _check_finite(name, images[name])
         if y is not None:
             labels[name] = _checked_labels(name, y, len(x))
     if loss is cross_entropy:
@@ -57,6 +60,18 @@ def _check_name(name, inputs):
         )
 
 
+def as_read(tensor, images, what="images"):
+    """Return `images` as the input `tensor` of a model takes them.
+
+    Keras casts what it is given: to uint8, images from 0 to 1 become black.
+
+    Raises:
+        KTransferError: `E_IMAGES` for pixels that uint8 does not hold.
+    """
+    reads_pixels = keras.backend.standardize_dtype(tensor.dtype) == "uint8"
+    return as_pixels(images, what) if reads_pixels else images
+
+
 def _check_range(label, num_classes):
     if label >= num_classes:
         raise KTransferError(
@@ -66,13 +81,16 @@ def _check_range(label, num_classes):
         )
 
 
-def _check_images(name, x, shape):
+def _check_shape(name, x, shape):
     if not len(x) or tuple(x.shape[1:]) != shape:
         raise KTransferError(
             "E_IMAGES",
             f"{name} images have the shape {tuple(x.shape)}; expected (n, "
             f"{', '.join(map(str, shape))}) with n > 0. Use adapt_input.",
         )
+
+
+def _check_finite(name, x):
     if x.dtype.kind not in "bui" and not np.isfinite(x).all():
         raise KTransferError("E_IMAGES", f"{name} images hold NaN or infinity.")
 

@@ -3,7 +3,13 @@
 import keras
 import numpy as np
 
-from ktransfer.engine import feature_cache, frozen, programs
+from ktransfer.engine import (
+    arguments,
+    backend,
+    feature_cache,
+    frozen,
+    programs,
+)
 from ktransfer.models.graph import leaves
 
 
@@ -17,7 +23,15 @@ def predict(model, images):
     Returns:
         array `(n, ...)`. An image's result does not depend on how many others
         there are, and its frozen part may come from `feature_cache`.
+
+    Raises:
+        KTransferError: `E_IMAGES` for images that are no pixels from 0 to 255,
+            where the model reads uint8; `E_ARGUMENT` for settings of Keras.
     """
+    backend.check_settings()
+    # A Sequential that was never called has none.
+    if inputs := getattr(model, "inputs", None):
+        images = arguments.as_read(inputs[0], images)
     if not any(x.weights and not x.trainable for x in leaves(model)):
         return programs.forward(model, images)
     parts = frozen.split(model)

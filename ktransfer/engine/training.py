@@ -112,11 +112,13 @@ def fit(
         options: of `options.Options`.
 
     Raises:
-        KTransferError: bad arguments or data (`E_ARGUMENT`, `E_UNKNOWN`,
-            `E_IMAGES`, `E_LABELS`), or a broken promise (`E_INVARIANT`).
+        KTransferError: bad arguments, data or settings of Keras
+            (`E_ARGUMENT`, `E_UNKNOWN`, `E_IMAGES`, `E_LABELS`), or a broken
+            promise (`E_INVARIANT`).
         NotApplicable: all that thawed layers read, or answer, is 0.
         Diverged: a weight is no longer finite.
     """
+    backend.check_settings()
     training = Options(**options)
     check("Whole", steps=steps)
     check_options(training)
@@ -143,7 +145,6 @@ class _Plan(NamedTuple):
 
 def _fit(plan, served, steps, seed):
     """Carry a training out, check what came out, and note it."""
-    backend.check_settings()
     live = _live_part(plan, steps, seed)
     trained = live.objective.trainable_variables
     before = promises.snapshot(plan.model)

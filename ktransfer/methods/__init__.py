@@ -4,20 +4,21 @@ A module that is there is found; there is no list. What is asked of a method
 before it runs (its sources, its hyper-parameters, its citation) is read from
 its source text, so that nothing here imports Keras.
 
-A folder named in KTRANSFER_METHODS adds families and methods of one's own.
+A folder named in KTRANSFER_METHODS adds families and methods of one's own,
+see `own`.
 """
 
 import ast
 import functools
-import importlib.util
-import os
+import importlib
 import re
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from ktransfer.engine import kinds
 from ktransfer.engine.options import OPTION_KINDS, Options
-from ktransfer.errors import unknown
+from ktransfer.errors import KTransferError, unknown
+from ktransfer.methods import own
 
 _HERE = Path(__file__).resolve().parent
 _ARRANGED = ("steps", "seed")
@@ -45,7 +46,11 @@ class Description(NamedTuple):
 
 
 def names():
-    """Return the methods that are there, name -> family, sorted by family."""
+    """Return the methods that are there, name -> family, sorted by family.
+
+    Raises:
+        KTransferError: `E_ARGUMENT` for a wrong folder of one's own.
+    """
     return {name: path.parent.name for name, path in _paths().items()}
 
 
@@ -53,7 +58,8 @@ def path(name):
     """Return the file of the method `name`.
 
     Raises:
-        KTransferError: `E_UNKNOWN` with the valid names and the nearest.
+        KTransferError: `E_UNKNOWN` with the valid names and the nearest,
+            and what `names` raises.
     """
     paths = _paths()
     if name not in paths:
@@ -62,31 +68,30 @@ def path(name):
 
 
 def _paths():
-    own = os.environ.get("KTRANSFER_METHODS")
-    folders = [_HERE, *map(Path, own.split(os.pathsep) if own else [])]
-    return {
-        file.stem: file
-        for folder in folders
-        for file in sorted(folder.glob("*/*.py"))
-        if not file.name.startswith("_")
-    }
+    suite = {file.stem: file for file in own.in_folder(_HERE)}
+    return suite | own.found(suite)
 
 
 def load(name):
-    """Import the method `name` and return its function `transfer`."""
+    """Import the method `name` and return its function `transfer`.
+
+    Raises:
+        KTransferError: what `path` and `own.load` raise.
+    """
     file = path(name)
-    if file.is_relative_to(_HERE):
-        full = f"{__name__}.{file.parent.name}.{name}"
-        return importlib.import_module(full).transfer
-    spec = importlib.util.spec_from_file_location(f"own_methods.{name}", file)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module.transfer
+    if not file.is_relative_to(_HERE):
+        return own.load(file)
+    full = f"{__name__}.{file.parent.name}.{name}"
+    return importlib.import_module(full).transfer
 
 
 def describe(name):
-    """Return the `Description` of the method `name` from its source text."""
+    """Return the `Description` of the method `name` from its source text.
+
+    Raises:
+        KTransferError: what `path` raises, and `E_ARGUMENT`, with file and
+            line, for a text that is no method.
+    """
     file = path(name)
     return _describe(name, file, file.stat().st_mtime_ns)
 
@@ -107,27 +112,23 @@ def sources_for(name, first, second):
 
 @functools.cache
 def _describe(name, file, _version):
-    tree = ast.parse(file.read_text(encoding="utf-8"))
+    tree = _parsed(file)
     text = ast.get_docstring(tree) or ""
-    transfer = next(
-        node
-        for node in tree.body
-        if isinstance(node, ast.FunctionDef) and node.name == "transfer"
-    )
-    arguments = transfer.args
-    required = len(arguments.args) - 1 - len(arguments.defaults)
-    most = None if arguments.vararg else len(arguments.args) - 1
-    own = [
+    arguments = _arguments(tree, file)
+    num_sources = len(arguments.posonlyargs + arguments.args) - 1
+    required = num_sources - len(arguments.defaults)
+    most = None if arguments.vararg else num_sources
+    given = [
         (argument.arg, argument.annotation, default and _literal(default))
         for argument, default in zip(
             arguments.kwonlyargs, arguments.kw_defaults, strict=True
         )
         if argument.arg not in _ARRANGED
     ]
-    defaults = {name: default for name, _, default in own}
+    defaults = {name: default for name, _, default in given}
     allowed = {
         name: kinds.read(annotation) or kinds.of_default(default)
-        for name, annotation, default in own
+        for name, annotation, default in given
     }
     if arguments.kwarg:
         defaults, allowed = TRAINING | defaults, OPTION_KINDS | allowed
@@ -142,6 +143,53 @@ def _describe(name, file, _version):
         most,
         defaults,
         {name: kind for name, kind in allowed.items() if kind},
+    )
+
+
+def _parsed(file):
+    try:
+        return ast.parse(file.read_text(encoding="utf-8"))
+    except (OSError, SyntaxError, ValueError) as error:
+        line = getattr(error, "lineno", None) or 1
+        text = getattr(error, "msg", error)
+        raise _no_method(file, line, f"it is no Python ({text})") from error
+
+
+def _arguments(tree, file):
+    """Return the arguments of `transfer`, which must be those of a method."""
+    found = [
+        node
+        for node in tree.body
+        if isinstance(node, ast.FunctionDef) and node.name == "transfer"
+    ]
+    if not found:
+        why = "it has no `transfer`; a file that is no method starts with _"
+        raise _no_method(file, 1, why)
+    if fault := _fault(found[-1].args):
+        raise _no_method(file, found[-1].lineno, fault)
+    return found[-1].args
+
+
+def _fault(arguments):
+    """Return what keeps a function from being a method, "" if nothing does."""
+    by_place = [x.arg for x in arguments.posonlyargs + arguments.args]
+    named = [x.arg for x in arguments.kwonlyargs]
+    if not by_place:
+        return "it takes no target"
+    for name in _ARRANGED:
+        if name in by_place or not (name in named or arguments.kwarg):
+            return f"its {name} is not keyword-only"
+    for name, default in zip(named, arguments.kw_defaults, strict=True):
+        if default is None and name not in _ARRANGED:
+            return f"its {name} has no default"
+    return ""
+
+
+def _no_method(file, line, why):
+    return KTransferError(
+        "E_ARGUMENT",
+        f"{file}:{line}: {' '.join(why.split())}; expected `def transfer("
+        "target, *sources, steps, seed, name=default, ...)`.",
     )
 
 

@@ -18,8 +18,8 @@ from ktransfer.report import kept
 from ktransfer.runs import checks, workers
 from ktransfer.runs import recommend as racing
 from ktransfer.runs.planning import ARCHITECTURE
+from ktransfer.runs.progress import Screen
 from ktransfer.runs.recommend import Candidate, Found, Plan
-from ktransfer.runs.sweep import print_line
 
 # Folder of the winner's model, in that of the race.
 _MODEL = "model"
@@ -295,7 +295,7 @@ def recommend(
     metric: str = "accuracy",
     results: str | Path = "results",
     jobs: int | None = None,
-    say: Callable[[str], None] = print_line,
+    say: Callable[[str], None] | None = None,
     **options: Any,
 ) -> Recommendation:
     """Return which way of transferring from `source_models` suits `images`.
@@ -310,7 +310,7 @@ def recommend(
         metric: "accuracy", or "balanced_accuracy", the mean over classes.
         results: folder of the records.
         jobs: worker processes, None for one a core.
-        say: called with a line of progress.
+        say: called with a line of progress; None prints it on stderr.
         options: of `load_images`, for a folder: image_size, fit, test_share
             and seed.
 
@@ -325,6 +325,7 @@ def recommend(
         raise KTransferError(
             "E_ARGUMENT", "no source model is given; expected at least one."
         )
+    say = say or Screen()
     seconds = racing.seconds_of(str(time_limit))
     started = time.monotonic()
     target, experiment = read_images(images, Path(results), options, say)

@@ -50,6 +50,8 @@ COLUMNS = (
     "not_applicable",
     "stale",
     "labels",
+    "fewest_labels",
+    "most_labels",
     "source_seeds",
     "baseline",
     "is_baseline",
@@ -69,7 +71,9 @@ class Table(NamedTuple):
             falling accuracy; inapplicable arms come last. Accuracies and
             gains are fractions, nan where there is none; `also_accuracy` is
             that on the test set `also_target`, where the runs name one;
-            `labels` is the mean number of labelled images per class; `badge`
+            `labels` is the mean number of labelled images per class, and
+            `fewest_labels` and `most_labels` are of one class, nan where only
+            older records are there, which do not say; `badge`
             is one of better, worse, negative transfer, undecided, too few
             seeds, control and not applicable.
         data, seeds: what was compared, as `remarks` says it.
@@ -152,6 +156,7 @@ def _row_order(row):
 def _identity(cell, members):
     first = members[0]
     labels = [r["num_labels"] / r["num_classes"] for r in members]
+    ranges = [r["label_range"] for r in members if "label_range" in r]
     reasons = dict.fromkeys(r["reason"] for r in members if r["reason"])
     return {
         "experiment": first["experiment"],
@@ -163,6 +168,8 @@ def _identity(cell, members):
         "arm": cell.arm.label,
         "source": "+".join(first["source_origins"]),
         "labels": sum(labels) / len(labels),
+        "fewest_labels": min((x for x, _ in ranges), default=math.nan),
+        "most_labels": max((x for _, x in ranges), default=math.nan),
         "reason": "; ".join(reasons),
     }
 

@@ -1,5 +1,6 @@
 """Rows as sentences: what stands above and below a table."""
 
+import math
 from statistics import median
 
 from ktransfer.analysis import arms, intervals, words
@@ -102,9 +103,18 @@ def _title(place, rows):
     target, labels_per_class = place
     title = f"{target}, {words.labels(labels_per_class)}"
     if labels_per_class is None:
-        mean = sum(row["labels"] for row in rows) / len(rows)
-        title += f" ({mean:,.0f} per class)"
+        title += f" ({_sizes(rows)} per class)"
     return title
+
+
+def _sizes(rows):
+    """Return how many labels a class has, `5 to 47` where not all have one."""
+    known = [row for row in rows if not math.isnan(row["fewest_labels"])]
+    least = min((row["fewest_labels"] for row in known), default=0)
+    most = max((row["most_labels"] for row in known), default=0)
+    if least < most:
+        return f"{least:,} to {most:,}"
+    return f"{sum(row['labels'] for row in rows) / len(rows):,.0f}"
 
 
 def inapplicable(rows: list[Row]) -> dict[str, str]:

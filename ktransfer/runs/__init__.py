@@ -5,10 +5,12 @@
 - `checks`: what is refused before Keras is imported.
 - `planning`: what an experiment declares, and how it builds its runs.
 - `sources`: trained models to transfer from.
+- `source_files`: where they lie.
 - `scripts`: the scripts in `experiments/`, and what they tune.
 - `carry_out`: one run.
 - `sweep`: many, side by side.
 - `workers`: the processes that take them.
+- `progress`: what is said meanwhile.
 - `refresh`: records carried over a change of code.
 """
 

@@ -2,15 +2,24 @@
 
 import functools
 import math
+import os
 import subprocess
 import time
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
 
+import numpy as np
+
 from ktransfer import data, files, fingerprints, methods, runs
 from ktransfer.analysis.record import Record
-from ktransfer.errors import Diverged, KTransferError, NotApplicable
+from ktransfer.errors import (
+    Diverged,
+    KTransferError,
+    NotApplicable,
+    place_of,
+)
 from ktransfer.runs import planning
 from ktransfer.runs.run import Pretraining, Run
 
@@ -122,7 +131,9 @@ def measured(
     from ktransfer.engine import backend
 
     task = data.load(run.target, run.labels_per_class, run.seed)
+    counts = np.bincount(task.train.y, minlength=task.num_classes)
     found = {
+        "label_range": [int(counts.min()), int(counts.max())],
         "num_classes": task.num_classes,
         "num_labels": len(task.train.y),
         "num_test_images": None,
@@ -141,7 +152,9 @@ def measured(
     except MemoryError:
         raise
     except Exception as error:
-        return found | {"status": "failed", "reason": _one_line(error)}
+        if os.environ.get("KT_DEBUG") == "1":
+            traceback.print_exc()
+        return found | {"status": "failed", "reason": _one_line(error, run)}
     finally:
         backend.clear_session()
 
@@ -169,9 +182,16 @@ def _own_source(text, image_size, seed):
     return own.load_source(text, image_size=image_size, seed=seed)
 
 
-def _one_line(error: Exception) -> str:
+def _one_line(error: Exception, run: Run) -> str:
+    """Return what went wrong and where: in the user's file if it is his."""
+    file = methods.path(run.method)
+    package = Path(fingerprints.__file__).parent
+    own = not file.is_relative_to(package)
+    place = place_of(error, file.parents[1] if own else package)
     text = " ".join(str(error).split())
-    return f"{type(error).__name__}: {text}"[:300]
+    if not isinstance(error, KTransferError):
+        text = f"{type(error).__name__}: {text}"
+    return text[:300] + (f" ({place})" if place else "")
 
 
 def _measure(run, task, sources, hold):

@@ -1,5 +1,6 @@
 """What is refused before Keras is imported: names, numbers, data, layers."""
 
+import json
 from collections.abc import Iterable
 from typing import Any
 
@@ -50,9 +51,14 @@ def check_plan(planned: Any, what: str) -> None:
 
 
 _TEXT, _TEXTS = "a text", "a tuple of texts"
+_INT, _MAYBE_INT = "an int", "an int or None"
 _TYPES = {
     **dict.fromkeys(("method", "target", "backbone", "recipe"), _TEXT),
     "evaluation": _TEXT,
+    **dict.fromkeys(("steps", "seed"), _INT),
+    **dict.fromkeys(
+        ("labels_per_class", "source_seed", "source_steps"), _MAYBE_INT
+    ),
     **dict.fromkeys(("sources", "also", "scores", "source_models"), _TEXTS),
     "hyperparameters": "a tuple of pairs (name, value), values not lists",
 }
@@ -61,6 +67,10 @@ _TYPES = {
 def _is_of(value: Any, expected: str) -> bool:
     if expected == _TEXT:
         return isinstance(value, str)
+    if expected in (_INT, _MAYBE_INT):
+        # Not NumPy's, which JSON has not; `check_run` has the bounds.
+        absent = value is None and expected == _MAYBE_INT
+        return absent or isinstance(value, int)
     if not isinstance(value, tuple):
         return False
     if expected == _TEXTS:
@@ -69,15 +79,17 @@ def _is_of(value: Any, expected: str) -> bool:
         isinstance(pair, tuple)
         and len(pair) == 2
         and isinstance(pair[0], str)
-        and _is_hashable(pair[1])
+        and _is_kept(pair[1])
         for pair in value
     )
 
 
-def _is_hashable(value: Any) -> bool:
+def _is_kept(value: Any) -> bool:
+    """Tell whether a record can hold `value` and a run be looked up by it."""
     try:
         hash(value)
-    except TypeError:
+        json.dumps(value)
+    except (TypeError, ValueError):
         return False
     return True
 

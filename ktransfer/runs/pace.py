@@ -65,7 +65,8 @@ def _measured(
         future = executor.submit(sweep.carry_out_all, place, planned, {})
         futures[future] = candidate
     for future in concurrent.futures.as_completed(futures):
-        yield _pace(futures[future].method, future.result())
+        records, _ = future.result()
+        yield _pace(futures[future].method, records)
 
 
 def _pace(method: str, records: list[Record]) -> Pace:

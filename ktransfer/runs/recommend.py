@@ -311,7 +311,7 @@ class Race:
         """
         found: dict[Candidate, list[Record]] = {}
         waiting = list(candidates)
-        running: dict[concurrent.futures.Future, tuple] = {}
+        running: dict[concurrent.futures.Future, Candidate] = {}
         while waiting or running:
             while waiting and len(running) < self.jobs:
                 candidate = waiting.pop(0)
@@ -328,7 +328,7 @@ class Race:
                 future = self.executor.submit(
                     sweep.carry_out_all, self.results, planned, {}, keep
                 )
-                running[future] = candidate, time.monotonic()
+                running[future] = candidate
             if running:
                 self._collect(running, found, steps, len(seeds), left)
         return found
@@ -346,16 +346,15 @@ class Race:
             return_when=concurrent.futures.FIRST_COMPLETED,
         )
         if not done:
-            for candidate, _ in running.values():
+            for candidate in running.values():
                 self.leave_out(candidate, "it ran out of its time")
             running.clear()
             workers.stop(self.executor)
             self.executor = self._started()
         for future in done:
-            candidate, start = running.pop(future)
-            records = future.result()
-            seconds = (time.monotonic() - start) / count
-            self._note(candidate, records, seconds, steps)
+            candidate = running.pop(future)
+            records, seconds = future.result()
+            self._note(candidate, records, seconds / count, steps)
             if all(
                 value(record, self.metric) is not None for record in records
             ):

@@ -20,10 +20,11 @@ from ktransfer.runs.carry_out import commit
 from ktransfer.runs.run import Run
 from ktransfer.runs.sweep import sweep
 
-# What says how and by which code a record came about, not what came out.
+# What says how and by which code a record came about, not what came out. The
+# range of labels is that of arrays whose hash is compared; old records lack it.
 _ABOUT = (
-    *("carried_over", "code", "commit", "defaults", "fingerprint", "seconds"),
-    *("sha256", "stale"),
+    *("carried_over", "code", "commit", "defaults", "fingerprint"),
+    *("label_range", "seconds", "sha256", "stale"),
 )
 
 

@@ -5,6 +5,7 @@ What is wrong with it, or with its plan, is said before anything runs.
 """
 
 import importlib.util
+import inspect
 import json
 import math
 from collections import defaultdict
@@ -140,6 +141,23 @@ def _is_methods(value: Any) -> bool:
     )
 
 
+def _draws(value: Any) -> bool:
+    """Tell whether `value` can be called as figures are."""
+    try:
+        inspect.signature(value).bind([], mix=False)
+    except TypeError:
+        return False
+    except ValueError:  # A built-in function has none.
+        pass
+    return True
+
+
+def _is_selector(value: Any) -> bool:
+    if isinstance(value, Mapping):
+        return set(value) <= set(Record.__annotations__)
+    return isinstance(value, str)
+
+
 # Field of an `Experiment` -> whether a value is right, and what is.
 _FIELDS: dict[str, tuple[Callable[[Any], Any], str]] = {
     "name": (
@@ -147,15 +165,15 @@ _FIELDS: dict[str, tuple[Callable[[Any], Any], str]] = {
         "lower-case letters, digits and underscores",
     ),
     "runs": (callable, "a function"),
-    "figures": (callable, "a function"),
+    "figures": (_draws, "a function (records, mix=False)"),
     "trials": (
         lambda value: value is None or callable(value),
         "a function, or None",
     ),
     "sizes": (_is_sizes, "a dictionary of normal and maybe quick, or None"),
     "baseline": (
-        lambda value: isinstance(value, str | Mapping),
-        "a method, or a dictionary of fields",
+        _is_selector,
+        "a method, or a dictionary of fields of a run",
     ),
     "headline": (_is_methods, "a tuple of methods, or None"),
 }
@@ -254,15 +272,29 @@ def figures(
     """Return the figures of an experiment's records, name -> figure.
 
     Raises:
-        KTransferError: `E_ARGUMENT` if the script fails, and what it raises.
+        KTransferError: `E_ARGUMENT` if the script fails or gives no figures,
+            and what it raises.
     """
-    return _guarded(
-        loaded.experiment.name,
+    name = loaded.experiment.name
+    found = _guarded(
+        name,
         "its figures cannot be drawn, all records are kept",
         loaded.experiment.figures,
         records,
         mix=mix,
     )
+    if found is None:
+        return {}
+    if not isinstance(found, Mapping) or not all(
+        isinstance(key, str) and hasattr(value, "savefig")
+        for key, value in found.items()
+    ):
+        raise _refused(
+            name,
+            f"its figures are {found!r}; expected a dictionary, name -> "
+            "figure; all records are kept",
+        )
+    return found
 
 
 def choice(loaded: Loaded, results: str | Path) -> str:
@@ -365,10 +397,17 @@ def _score(record: Record) -> float:
 
 
 def write_choice(tuning: list[Run], results: str | Path) -> Path:
-    """Put what `choose` finds on disk, before a test split is opened."""
+    """Put what `choose` finds on disk, before a test split is opened.
+
+    A folder that cannot be written may hold it already.
+
+    Raises:
+        KTransferError: what `choose` and `files.write` raise.
+    """
     path = _choice_path(tuning, results)
-    text = runs.canonical(choose(tuning, results))
-    files.write(path, f"{text}\n".encode())
+    content = f"{runs.canonical(choose(tuning, results))}\n".encode()
+    if not path.is_file() or path.read_bytes() != content:
+        files.write(path, content)
     return path
 
 

@@ -10,7 +10,6 @@ import json
 import sys
 import time
 import zipfile
-from pathlib import Path
 
 import numpy as np
 from keras import ops
@@ -27,6 +26,7 @@ from ktransfer.models.surgery import (
     attach_head,
     copy_backbone,
 )
+from ktransfer.runs.source_files import path
 
 # Width of the article's own Dense layer between the features and the logits.
 _HEAD_UNITS = 64
@@ -105,19 +105,6 @@ RECIPES = {
     "mixed_bfloat16": mixed_bfloat16,
     "pretrain": pretrain,
 }
-
-
-def path(results, pretraining):
-    """Return the file of a source."""
-    task = pretraining.task
-    if pretraining.after:
-        task = f"{task}_after_{pretraining.after}"
-    name = (
-        f"{task}-{pretraining.backbone}-{pretraining.steps}-{pretraining.seed}"
-    )
-    if pretraining.recipe != "pretrain":
-        name += f"-{pretraining.recipe}"
-    return Path(results) / "sources" / f"{name}.npz"
 
 
 def load(results, pretraining):

@@ -5,18 +5,20 @@ are. Any `concurrent.futures` executor will do.
 """
 
 import concurrent.futures
-import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, Future
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from ktransfer import runs
 from ktransfer.analysis.record import Record
-from ktransfer.errors import KTransferError
+from ktransfer.runs import progress, source_files, workers
 from ktransfer.runs.carry_out import carry_out, commit
 from ktransfer.runs.run import Pretraining, Run
 
+# Seconds after which what is going on is shown again.
+TICK = 1.0
 # Optimiser steps that a worker takes at once, in runs of one program.
 GROUP_STEPS = 1000
 
@@ -27,6 +29,7 @@ def sweep(
     executor: Executor,
     say: Callable[[str], None] = lambda line: None,
     choice: str = "",
+    show: Callable[[str], None] = lambda text: None,
     keep: Callable | None = None,
 ) -> tuple[int, int]:
     """Carry out the runs of `planned` that have no fresh record.
@@ -38,43 +41,73 @@ def sweep(
         results: folder that holds the experiments' folders.
         executor: a `concurrent.futures` executor whose processes see
             `results` and the data.
-        say: called with a line of progress.
+        say: called with a line of progress, the plan first.
         choice: sha256 of the choice that the runs rest on, "" if on none.
+        show: called each second with what is going on.
         keep: as in `carry_out`, called by the worker; all runs of `planned`
             are then carried out.
 
     Returns:
         (number of runs carried out, number that failed).
+
+    Raises:
+        KTransferError: `E_RESULTS_DIR` if there are runs to carry out and no
+            place for their records; `E_MEMORY` if a worker was killed, and
+            `E_ARGUMENT` if it began a sweep of its own, see `workers`.
     """
-    runs.check_results_folder(results)
+    stale = _stale(planned, results, choice, keep)
+    bases, later = _sources(stale)
+    untrained = [
+        source
+        for source in (*bases, *later)
+        if not source_files.is_there(results, source)
+    ]
+    jobs = workers.jobs_of(executor)
+    if stale:
+        runs.check_results_folder(results)
+    if planned:
+        say(progress.plan(planned, stale, untrained, jobs))
+    if not stale:
+        return 0, 0
+    told = progress.Progress(say, show, stale, untrained, jobs)
+    with workers.told_if_broken(executor):
+        wanted = {executor.submit(_ensure_source, results, p): p for p in bases}
+        for future, facts in _completed(wanted, told):
+            told.source(wanted[future], facts)
+        with_each = {"choice": choice, "commit": commit()}, keep
+        failed = _runs(stale, later, results, executor, with_each, told)
+        return len(stale), failed
+
+
+def _stale(planned, results, choice, keep):
+    """Return the runs without a fresh record, all if they are to be kept."""
     fresh = {
         runs.from_fields(record)
         for record in runs.collect(results, planned, choice)
         if not record["stale"] and record["status"] != "failed"
     }
-    stale = [run for run in planned if keep or run not in fresh]
-    bases, later = _sources(stale)
-    futures: dict[Future, Pretraining | None] = {
-        executor.submit(_ensure_source, results, p): p for p in bases
-    }
-    for future, result in _completed(futures):
-        say(_source_line(cast(Pretraining, futures[future]), result))
+    return [run for run in planned if keep or run not in fresh]
+
+
+def _runs(stale, later, results, executor, with_each, told):
+    """Carry out all runs, and return how many failed."""
     # Runs that need none of the later sources do not wait for them.
-    futures = {executor.submit(_ensure_source, results, p): p for p in later}
-    beside = {"choice": choice, "commit": commit()}
+    wanted: dict[Future, Pretraining | None] = {
+        executor.submit(_ensure_source, results, p): p for p in later
+    }
+    groups: dict[Future, list[Run]] = {}
     for group in sorted(_groups(stale), key=_waits):
-        future = executor.submit(carry_out_all, results, group, beside, keep)
-        futures[future] = None
-    done = failed = 0
-    for future, result in _completed(futures):
-        if pretraining := futures[future]:
-            say(_source_line(pretraining, result))
+        future = executor.submit(carry_out_all, results, group, *with_each)
+        wanted[future], groups[future] = None, group
+    failed = 0
+    for future, found in _completed(wanted, told):
+        if source := wanted[future]:
+            told.source(source, found)
             continue
-        for record in result:
-            done += 1
-            failed += record["status"] == "failed"
-            say(_run_line(done, len(stale), record))
-    return len(stale), failed
+        records, seconds = found
+        told.runs(groups[future], records, seconds)
+        failed += sum(record["status"] == "failed" for record in records)
+    return failed
 
 
 def _groups(planned: Iterable[Run]) -> list[list[Run]]:
@@ -104,24 +137,32 @@ def _groups(planned: Iterable[Run]) -> list[list[Run]]:
 def carry_out_all(
     results: str | Path,
     group: Iterable[Run],
-    beside: dict[str, str],
+    beside: dict[str, str] | None = None,
     keep: Callable | None = None,
-) -> list[Record]:
-    """Carry out a group of runs in one process; return their records."""
-    return [carry_out(results, run, beside, keep) for run in group]
+) -> tuple[list[Record], float]:
+    """Return the records of a group, and the seconds that it took.
+
+    Args:
+        results, beside, keep: as in `carry_out`.
+        group: runs for one process, in turn.
+    """
+    start = time.monotonic()
+    records = [carry_out(results, run, beside, keep) for run in group]
+    return records, time.monotonic() - start
 
 
-def _completed(futures: Iterable[Future]) -> Iterator[tuple[Future, Any]]:
+def _completed(
+    futures: Mapping[Future, Pretraining | None], told: progress.Progress
+) -> Iterator[tuple[Future, Any]]:
     """Give each future with its result as soon as it is there."""
-    try:
-        for future in concurrent.futures.as_completed(futures):
+    pending = set(futures)
+    while pending:
+        told.look(futures)
+        done, pending = concurrent.futures.wait(
+            pending, TICK, concurrent.futures.FIRST_COMPLETED
+        )
+        for future in done:
             yield future, future.result()
-    except concurrent.futures.process.BrokenProcessPool as error:
-        raise KTransferError(
-            "E_MEMORY",
-            "a worker process was killed, most likely for memory; run again "
-            "with fewer JOBS. What is finished is kept.",
-        ) from error
 
 
 def _sources(
@@ -146,38 +187,3 @@ def _ensure_source(
     from ktransfer.runs import sources
 
     return sources.load(results, pretraining)[1]
-
-
-def _source_line(pretraining: Pretraining, facts: dict[str, Any]) -> str:
-    after = f" after {pretraining.after}" if pretraining.after else ""
-    return (
-        f"source {pretraining.task}{after}, seed {pretraining.seed}: "
-        f"{facts['test_accuracy']:.1%} on its own test images "
-        f"({pretraining.steps:,} steps, {facts['seconds']:.0f} s)"
-    )
-
-
-def _run_line(done: int, total: int, record: Record) -> str:
-    labels = record["labels_per_class"]
-    if record["status"] == "ok":
-        outcome = f"{_result(record)}  {record['seconds']:6.1f} s"
-    else:
-        outcome = f"{record['status'].replace('_', ' ')}: {record['reason']}"
-    budget = "all labels" if labels is None else f"{labels} a class"
-    return (
-        f"[{done:>{len(str(total))}}/{total}] {record['method']:<28} "
-        f"{budget:<12} seed {record['seed']}  {outcome}"
-    )
-
-
-def _result(record: Record) -> str:
-    if "information" in record:
-        return f"{record['information']:.2f} nats"
-    if "validation_accuracy" in record:
-        return f"{record['validation_accuracy']:6.1%} held out"
-    return f"{record['test_accuracy']:6.1%}"
-
-
-def print_line(line: str) -> None:
-    """Print a line of progress at once, also through a pipe."""
-    print(line, file=sys.stderr, flush=True)

@@ -5,6 +5,10 @@ import contextlib
 import multiprocessing
 import os
 import signal
+from collections.abc import Iterator
+from concurrent.futures.process import BrokenProcessPool
+
+from ktransfer.errors import KTransferError
 
 # NumPy's own threads, whose number moves bits as TensorFlow's does.
 _NUMPY_THREADS = (
@@ -13,6 +17,8 @@ _NUMPY_THREADS = (
     "OPENBLAS_NUM_THREADS",
     "VECLIB_MAXIMUM_THREADS",
 )
+# The exit code of a worker that would start a sweep of its own.
+_IMPORTED = 86
 
 
 def num_cores() -> int:
@@ -36,20 +42,27 @@ class _Spawning(multiprocessing.context.SpawnContext):
 
 
 class Workers(concurrent.futures.ProcessPoolExecutor):
-    """An executor of processes that can be ended at once."""
+    """An executor of `jobs` processes that can be ended at once."""
 
     def __init__(self, jobs: int):
-        self.context = _Spawning()
-        super().__init__(jobs, self.context, _start_worker)
+        self.jobs, self._context = jobs, _Spawning()
+        super().__init__(jobs, self._context, _start_worker)
 
     def end(self) -> None:
         """Kill all processes, whatever they carry out."""
-        for process in self.context.started:
+        for process in self._context.started:
             process.kill()
+
+    def exit_codes(self) -> set[int | None]:
+        """Return the exit codes, after a second for those that end."""
+        for process in self._context.started:
+            process.join(1)
+        return {process.exitcode for process in self._context.started}
 
 
 def local_executor(jobs: int) -> Workers:
     """Return an executor of `jobs` processes with one thread each."""
+    end_if_imported()
     # Read when a new process imports NumPy.
     os.environ.update(dict.fromkeys(_NUMPY_THREADS, "1"))
     return Workers(jobs)
@@ -83,6 +96,46 @@ def _silence():
         os.dup2(saved, 2)
         os.close(saved)
         os.close(null)
+
+
+def end_if_imported() -> None:
+    """End a worker that imports, and so runs, the script of its sweep again.
+
+    Its parent says why, see `told_if_broken`.
+    """
+    # What `multiprocessing` itself looks at.
+    if getattr(multiprocessing.current_process(), "_inheriting", False):
+        os._exit(_IMPORTED)
+
+
+def jobs_of(executor: concurrent.futures.Executor) -> int:
+    """Return how many processes `executor` has."""
+    return executor.jobs if isinstance(executor, Workers) else 1
+
+
+@contextlib.contextmanager
+def told_if_broken(executor: concurrent.futures.Executor) -> Iterator[None]:
+    """Say in one line why a worker ended in the `with` block.
+
+    Raises:
+        KTransferError: `E_MEMORY` if it was killed; `E_ARGUMENT` if the script
+            of the sweep has no guard.
+    """
+    try:
+        yield
+    except BrokenProcessPool:
+        codes = executor.exit_codes() if isinstance(executor, Workers) else ()
+        if _IMPORTED in codes:
+            raise KTransferError(
+                "E_ARGUMENT",
+                "the script starts a sweep when it is imported, as each worker "
+                'does; put that below `if __name__ == "__main__":`.',
+            ) from None
+        raise KTransferError(
+            "E_MEMORY",
+            "a worker process was killed, most likely for memory; run again "
+            "with fewer JOBS. What is finished is kept.",
+        ) from None
 
 
 def stop(executor: concurrent.futures.Executor) -> None:

@@ -187,7 +187,9 @@ def adversary(both, given, *, seed, hidden_units, strength, weigh=None):
 def require_same_classes(target, source):
     """Refuse, with `NotApplicable`, a source of other classes."""
     if not answers(source, target):
+        named = source.task.label_space and target.label_space
+        hint = "" if named else " Say whose labels are alike: label_space=..."
         raise NotApplicable(
             "needs a source of the target's own classes, see `make adapt`; "
-            f"the source is {source.task.name}, the target {target.name}."
+            f"the source is {source.task.name}, the target {target.name}.{hint}"
         )

@@ -18,11 +18,13 @@ from ktransfer.seeds import stream
 
 
 def answers(source, target):
-    """Tell whether the source already answers the classes of `target`."""
+    """Tell whether the source already answers the classes of `target`.
+
+    Classes that nobody named are not those of another task.
+    """
     theirs, ours = source.task, target
-    return (theirs.label_space, theirs.labels) == (
-        ours.label_space,
-        ours.labels,
+    return bool(ours.label_space) and (
+        (theirs.label_space, theirs.labels) == (ours.label_space, ours.labels)
     )
 
 

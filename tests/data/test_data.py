@@ -1082,3 +1082,17 @@ def test_equal_numbers_are_not_equal_classes():
     }
     assert spaces["digits"] != spaces["letters"]
     assert data.load("digits_0to4").label_space == spaces["digits"]
+
+
+@pytest.mark.parametrize("name", ["digits", "digits_0to4", "letters_inverted"])
+@pytest.mark.parametrize("kind", ["file", "folder"])
+def test_data_of_ones_own_under_an_embedded_name_are_not_ignored(
+    folder, name, kind
+):
+    base = name.partition("_")[0]
+    if kind == "file":
+        np.savez(folder / f"{base}.npz", **sample())
+    else:
+        (folder / base / "train").mkdir(parents=True)
+    with refused("E_ARGUMENT", base, "embedded", "Rename"):
+        data.check_name(name)

@@ -365,3 +365,24 @@ def test_of_many_classes_the_lowest_are_named():
     text = " ".join(" ".join(lines).split())
     assert "the 20 classes of lowest accuracy, %: 99 0.0, 98 1.0" in text
     assert "80 19.0" in text and "79 20.0" not in text
+
+
+@pytest.mark.parametrize(
+    ("ranges", "title"),
+    [
+        ([[26, 26]], "all labels (26 per class)"),
+        ([[5, 47]], "all labels (5 to 47 per class)"),
+        ([[5, 47], None], "all labels (5 to 47 per class)"),
+        ([None], "all labels (26 per class)"),
+    ],
+)
+def test_classes_of_unequal_size_are_said(ranges, title):
+    """Records of before they held a range say the mean."""
+    records = [
+        record(seed=seed, labels_per_class=None, num_labels=260)
+        | ({"label_range": found} if found else {})
+        for seed, found in enumerate(ranges)
+    ]
+    rows = report.table(records)
+    for text in (report.to_markdown(rows), report.to_terminal(rows)):
+        assert title in text

@@ -98,6 +98,22 @@ def test_nothing_is_kept_of_a_run_that_did_not_end_well(tmp_path, monkeypatch):
     assert record["status"] == "not_applicable"
 
 
+def test_a_record_says_how_many_labels_classes_have(tmp_path, monkeypatch):
+    load = data.load
+
+    def unequal(name, labels_per_class=None, seed=0):
+        task = load(name, labels_per_class, seed)
+        rows = np.flatnonzero((task.train.y != 3) | (np.arange(50) % 2 == 0))
+        train = data.Split(task.train.x[rows], task.train.y[rows])
+        return task._replace(train=train)
+
+    (run,) = planned("majority", seeds=(0,), labels_per_class=5)
+    assert carry_out.carry_out(tmp_path, run)["label_range"] == [5, 5]
+    monkeypatch.setattr(data, "load", unequal)
+    least, most = carry_out.measured(run, [])["label_range"]
+    assert (least < 5, most) == (True, 5)
+
+
 @pytest.mark.parametrize(
     ("error", "status"),
     [

@@ -85,8 +85,8 @@ def test_a_field_that_is_not_there_any_more_has_moved(
     wanted, results = recorded
     measured = carry_out.measured
 
-    def without(run, sources):
-        found = measured(run, sources)
+    def without(run, *given):
+        found = measured(run, *given)
         return {key: x for key, x in found.items() if key != field}
 
     monkeypatch.setattr(carry_out, "measured", without)

@@ -221,6 +221,7 @@ def test_a_script_that_declares_nothing_is_refused(script, name):
         ({"name": None}, "its name is None"),
         ({"runs": []}, r"its runs is \[\]; expected a function"),
         ({"figures": None}, "its figures is None"),
+        ({"baseline": {"metod": "scratch"}}, "its baseline is .'metod'"),
         ({"trials": ()}, "its trials is"),
         ({"sizes": {"quick": 1}}, "its sizes is"),
         ({"sizes": {"normal": 1, "large": 2}}, "its sizes is"),
@@ -252,6 +253,15 @@ PLANS = {
     "[ONE._replace(hyperparameters=('ab',))]": "hyperparameters is",
     "[ONE._replace(also='digits')]": "also is 'digits'",
     "[ONE._replace(target=3)]": "target is 3; expected a text",
+    "[ONE._replace(steps=[1])]": "steps is .1.; expected an int",
+    "[ONE._replace(seed={})]": "seed is {}; expected an int",
+    "[ONE._replace(labels_per_class='5')]": "labels_per_class is '5'; expec",
+    "[ONE._replace(labels_per_class=1.5)]": "labels_per_class is 1.5",
+    "[ONE._replace(source_seed=[1])]": "source_seed is .1.; expected an int",
+    "[ONE._replace(hyperparameters=(('a', {1}),))]": "hyperparameters is",
+    "[ONE._replace(hyperparameters=(('a', 1j),))]": "hyperparameters is",
+    "{ONE}": "expected a list of runs",
+    "(run for run in [ONE])": "expected a list of runs",
     "[1 / 0]": "cannot be planned .ZeroDivisionError",
 }
 
@@ -337,6 +347,31 @@ def test_figures_that_fail_are_one_line_and_the_records_stay(
     assert "figures cannot be drawn" in error and "ZeroDivision" in error
     assert cli.main(["run", script(), *options]) == 0
     assert "0 of 2 runs carried out" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("arguments", ["records", "", "mix", "a, b, mix"])
+def test_figures_that_cannot_be_called_are_refused_before_a_run(
+    script, arguments
+):
+    path = script("figures(records, mix=False)", f"figures({arguments})")
+    with pytest.raises(KTransferError, match="its figures.*records, mix"):
+        scripts.load(path)
+
+
+@pytest.mark.parametrize(
+    "figures", ["[1]", "'text'", "{'a': 3}", "{1: None}", "{'a b': None}"]
+)
+def test_figures_that_are_none_are_one_line(script, figures):
+    loaded = scripts.load(script("return {}", f"return {figures}"))
+    with pytest.raises(KTransferError, match="all records are kept") as caught:
+        scripts.figures(loaded, [])
+    assert caught.value.name == "E_ARGUMENT"
+    assert "\n" not in str(caught.value)
+
+
+def test_no_figure_is_no_mistake(script):
+    loaded = scripts.load(script("return {}", "return None"))
+    assert scripts.figures(loaded, []) == {}
 
 
 def test_longer_runs_differ_in_their_steps_alone():

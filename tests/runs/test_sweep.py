@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 from sweeps import Here, planned, sourced
@@ -132,3 +133,99 @@ def test_a_worker_that_is_killed_is_said_in_one_line(tmp_path, during):
     finally:
         stop(pool)
     assert caught.value.exit_code == 4
+
+
+def test_a_pool_that_broke_before_is_said_in_one_line(tmp_path):
+    pool = local_executor(1)
+    try:
+        assert pool.submit(os._exit, 9).exception()
+        with pytest.raises(KTransferError, match="fewer JOBS") as caught:
+            sweep(planned("majority"), tmp_path, pool)
+    finally:
+        stop(pool)
+    assert caught.value.exit_code == 4 and caught.value.__suppress_context__
+
+
+LONG = """
+from ktransfer.runs import Run
+from ktransfer.runs.planning import Experiment
+EXPERIMENT = Experiment(
+    "long",
+    lambda: [Run("", "scratch", "digits", 10**5, 0)],
+    lambda records, mix: {},
+)
+"""
+
+
+def test_a_worker_that_is_killed_ends_the_command_with_4(tmp_path):
+    script = tmp_path / "long.py"
+    script.write_text(LONG, encoding="utf-8")
+    process = subprocess.Popen(
+        [
+            *(sys.executable, "-m", "ktransfer", "run", str(script)),
+            *("--results", str(tmp_path / "results"), "--jobs", "1"),
+        ],
+        stderr=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    try:
+        os.kill(worker_of(process.pid), signal.SIGKILL)
+        _, errors = process.communicate(timeout=60)
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+    assert process.returncode == 4, errors
+    assert "E_MEMORY" in errors.splitlines()[-1]
+    assert "Traceback" not in errors
+
+
+def worker_of(parent):
+    """Return the process of the one worker, once there is one."""
+    end = time.monotonic() + 60
+    while time.monotonic() < end:
+        for place in Path("/proc").glob("[0-9]*"):
+            with contextlib.suppress(OSError):
+                above = (place / "stat").read_text().rpartition(")")[2].split()
+                line = (place / "cmdline").read_bytes()
+                if int(above[1]) == parent and b"spawn_main" in line:
+                    return int(place.name)
+        time.sleep(0.1)
+    raise AssertionError("no worker was started")
+
+
+UNGUARDED = {
+    "sweep": """
+from ktransfer.runs import Run
+from ktransfer.runs.sweep import sweep
+from ktransfer.runs.workers import local_executor
+sweep([Run("x", "majority", "digits", 2, 0, 1)], "results", local_executor(2))
+""",
+    "command": """
+import sys
+from ktransfer import cli
+sys.exit(cli.main("run --method majority --target digits --jobs 2".split()))
+""",
+}
+
+
+@pytest.mark.parametrize("name", UNGUARDED)
+def test_a_script_that_each_worker_would_run_again_is_told(tmp_path, name):
+    script = tmp_path / "mine.py"
+    script.write_text(UNGUARDED[name], encoding="utf-8")
+    root = Path(runs.__file__).parents[2]
+    done = subprocess.run(
+        [sys.executable, str(script)],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(root)},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    last = done.stderr.splitlines()[-1]
+    assert 'if __name__ == "__main__":' in last and "E_ARGUMENT" in last
+    assert "BrokenProcessPool" not in done.stderr
+    assert done.stderr.count("E_ARGUMENT") == 1
+    if name == "command":
+        assert done.returncode == 2 and "Traceback" not in done.stderr

@@ -26,6 +26,9 @@ IDLE = {
     ("__init__.py", "__getattr__"),
     # They read a method's text for the lists, and for its family.
     ("methods/__init__.py", "_describe"),
+    ("methods/__init__.py", "_parsed"),
+    ("methods/__init__.py", "_arguments"),
+    ("methods/__init__.py", "_fault"),
     ("methods/__init__.py", "_literal"),
     ("methods/__init__.py", "_line"),
     # They make the arrays, or their hash, which is in the fingerprint.

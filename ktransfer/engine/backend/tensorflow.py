@@ -81,13 +81,18 @@ def clear_session():
 
 
 def check_settings():
-    """Refuse a process whose Keras settings would silently move the numbers."""
+    """Refuse a process whose Keras settings would silently move the numbers.
+
+    Raises:
+        KTransferError: `E_ARGUMENT` with the setting.
+    """
     for name, (read, expected) in _EXPECTED.items():
         if read() != expected:
             raise KTransferError(
                 "E_ARGUMENT",
                 f"Keras runs with {name} = {read()!r}; every result of the "
-                f"suite is defined for {expected!r}. Set it back before use.",
+                f"suite is defined for {expected!r}. Set it back with "
+                f"keras.config.set_{name}({expected!r}).",
             )
 
 
