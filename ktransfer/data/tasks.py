@@ -89,8 +89,11 @@ class Task(_Task):
         train, unlabelled = task.train, task.unlabelled
         if unlabelled is not None:
             unlabelled = as_pixels(unlabelled, f"unlabelled of {task.name}")
-        x = as_pixels(train.x, f"train.x of {task.name}")
-        return task._replace(train=train._replace(x=x), unlabelled=unlabelled)
+        # Of a user's model the images that it was trained on are not there.
+        if isinstance(train, Split) and train.x is not None:
+            x = as_pixels(train.x, f"train.x of {task.name}")
+            train = train._replace(x=x)
+        return task._replace(train=train, unlabelled=unlabelled)
 
 
 class _Place(NamedTuple):
