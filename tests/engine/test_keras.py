@@ -18,10 +18,11 @@ from keras import layers
 
 @pytest.fixture
 def unseeded():
-    """Take TensorFlow's global seed back when the test has set one."""
-    yield
+    """Take TensorFlow's global seed back, of tests before and of this one."""
     import tensorflow as tf
 
+    tf.random.set_seed(None)
+    yield
     tf.random.set_seed(None)
 
 
