@@ -335,6 +335,7 @@ HARMLESS = {
 }
 
 
+@pytest.mark.slow
 def test_what_is_called_harmless_moves_no_bit(tmp_path):
     """A run by the command, in a worker that fixes its threads."""
     assert set(HARMLESS) == set(fingerprints.HARMLESS)

@@ -3,7 +3,7 @@
 import keras
 import numpy as np
 import pytest
-from conftest import small_source, small_task, weights_of
+from helpers import small_source, small_task, weights_of
 from keras import layers
 
 from ktransfer import methods

@@ -6,7 +6,7 @@ They lie in the folder that KTRANSFER_METHODS names.
 import os
 
 import pytest
-from conftest import small_task
+from helpers import small_task
 from sweeps import planned
 
 from ktransfer import cli, fingerprints, methods

@@ -135,6 +135,7 @@ def test_the_hash_is_of_architecture_weights_and_pixels(folder, tmp_path):
     assert named.digest(f"MobileNetV2@{weights}") != named.digest("MobileNetV2")
 
 
+@pytest.mark.slow
 def test_random_weights_rest_on_the_seed():
     first, again, other = (
         own.load_source("MobileNetV2@none", image_size=32, seed=seed)
@@ -149,6 +150,7 @@ def test_random_weights_rest_on_the_seed():
     assert first.task.num_classes == 1000
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("top", [True, False])
 def test_weights_come_from_a_file(top, tmp_path):
     """As Keras would download them, with the head or without."""

@@ -84,6 +84,7 @@ MODULES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", MODULES)
 def test_a_network_of_keras_applications_is_a_source(task, name):
     """It is given the pixels that Keras prepares for its family."""

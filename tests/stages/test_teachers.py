@@ -1,7 +1,7 @@
 """Whose classes a source answers: those of one name, and no others."""
 
 import pytest
-from conftest import small_source, small_task
+from helpers import small_source, small_task
 
 from ktransfer.errors import NotApplicable
 from ktransfer.stages.domains import require_same_classes
