@@ -143,6 +143,13 @@ class Recommendation:
         if not sourced or not alone:
             return "Whether the source helps was not measured."
         gain = self._compared(sourced, alone)
+        if gain.count < 2:
+            return (
+                "The source does not help here: no way of using it came as far "
+                f"as {self.plan.label(alone)}."
+                if self.found.winner in self.plan.controls
+                else "Whether the source helps was measured on one seed alone."
+            )
         if gain.low > 0:
             return (
                 f"The source helps: {self.plan.label(sourced)} is "

@@ -143,3 +143,11 @@ def test_one_seed_says_nothing_for_sure(name):
     answer = found({TUNED: [0.8], SCRATCH: [0.2]})
     assert getattr(answer, name) is not None
     assert "helps:" not in answer.source
+
+
+def test_a_source_that_was_left_behind_is_said_not_to_help():
+    answer = found({SCRATCH: [0.5, 0.52, 0.51], TUNED: [0.6]})
+    assert answer.source == (
+        "The source does not help here: no way of using it came as far as "
+        "scratch."
+    )
