@@ -96,3 +96,16 @@ def test_every_folder_says_what_is_in_it():
             ast.parse((folder / "__init__.py").read_text(encoding="utf-8"))
         )
         assert text and text.partition("\n")[0].endswith("."), folder
+
+
+def test_functions_are_short():
+    """With docstrings, and those inside others."""
+    lengths = sorted(
+        node.end_lineno - node.lineno + 1
+        for file in FILES
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8")))
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+    )
+    assert lengths[len(lengths) // 2] <= 9
+    assert lengths[int(0.9 * len(lengths))] <= 24
+    assert lengths[-1] <= 60

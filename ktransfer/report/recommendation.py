@@ -326,12 +326,7 @@ def recommend(
             data and models raise, and `E_FAILED_RUNS` if nothing came to its
             end in the time.
     """
-    if metric not in racing.METRICS:
-        raise unknown("metric", metric, racing.METRICS)
-    if not source_models:
-        raise KTransferError(
-            "E_ARGUMENT", "no source model is given; expected at least one."
-        )
+    _check(metric, source_models)
     say = say or Screen()
     seconds = racing.seconds_of(str(time_limit))
     started = time.monotonic()
@@ -354,6 +349,15 @@ def recommend(
     keep = functools.partial(kept.keep, folder / _MODEL, results)
     found = racing.recommend(race, keep)
     return Recommendation(plan, found, metric, folder)
+
+
+def _check(metric, source_models):
+    if metric not in racing.METRICS:
+        raise unknown("metric", metric, racing.METRICS)
+    if not source_models:
+        raise KTransferError(
+            "E_ARGUMENT", "no source model is given; expected at least one."
+        )
 
 
 def read_images(
