@@ -5,6 +5,7 @@ import contextlib
 import multiprocessing
 import os
 import signal
+import time
 from collections.abc import Iterator
 from concurrent.futures.process import BrokenProcessPool
 
@@ -54,10 +55,17 @@ class Workers(concurrent.futures.ProcessPoolExecutor):
             process.kill()
 
     def exit_codes(self) -> set[int | None]:
-        """Return the exit codes, after a second for those that end."""
-        for process in self._context.started:
-            process.join(1)
-        return {process.exitcode for process in self._context.started}
+        """Return the exit codes, after a second for those that end.
+
+        The executor waits for them too, in a thread of its own; for a moment
+        the code is then known to neither.
+        """
+        until = time.monotonic() + 1
+        while True:
+            codes = {process.exitcode for process in self._context.started}
+            if None not in codes or time.monotonic() > until:
+                return codes
+            time.sleep(0.01)
 
 
 def local_executor(jobs: int) -> Workers:
