@@ -106,7 +106,7 @@ def inspect_model(
     formed = own.load_source(opened, pixels or "none", image_size=size).model
     features, width, head = _around_features(formed)
     flat = graph.read(opened)
-    (last,) = (n for n in flat.nodes if flat.outputs in graph.made_by(n))
+    last = graph.maker(flat, flat.outputs)
     pictures = flat.tensors[flat.inputs.number]
     names = [node.operation.name for node in flat.nodes]
     kinds = Counter(type(x).__name__ for x in graph.leaves(opened))
@@ -144,12 +144,9 @@ def _around_features(formed):
     names = [node.operation.name for node in flat.nodes]
     place = names.index(FEATURES)
     node = flat.nodes[place]
-    read = graph.read_by(node)
-    makers = [
-        n.operation.name for n in flat.nodes if read[0] in graph.made_by(n)
-    ]
+    before = graph.maker(flat, graph.read_by(node)[0])
     made = flat.tensors[graph.made_by(node)[0].number]
-    return makers[0], made.shape[-1], tuple(names[place + 1 :])
+    return before.operation.name, made.shape[-1], tuple(names[place + 1 :])
 
 
 def _blocks(formed):

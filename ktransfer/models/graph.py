@@ -198,6 +198,11 @@ def made_by(node):
     return flat(node.outputs)
 
 
+def maker(graph, place):
+    """Return the `Node` of a `Graph` that makes the `Tensor` `place`."""
+    return next(node for node in graph.nodes if place in made_by(node))
+
+
 # Layers
 
 

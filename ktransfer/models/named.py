@@ -51,6 +51,11 @@ def network(model: str) -> tuple[str, str]:
     return "", ""
 
 
+def sides(size: int | tuple[int, int] | None) -> tuple[int, int] | None:
+    """Return height and width of a size, one number for a square."""
+    return (size, size) if isinstance(size, int) else size
+
+
 def digest(text: str) -> str:
     """Return the sha256 of architecture and weights of a text `MODEL[:MODE]`.
 

@@ -13,7 +13,7 @@ from keras import layers
 
 from ktransfer.errors import KTransferError, unknown
 from ktransfer.models import blocks as block_of
-from ktransfer.models import graph, preprocessing
+from ktransfer.models import graph, named, preprocessing
 from ktransfer.models.surgery import copy, tapped
 
 # Names of the layer that the normal form adds before the head, and to read
@@ -89,14 +89,14 @@ def _image_shape(model, pixels, image_size):
         )
     if None not in shape:
         return shape
-    if image_size is None:
+    wanted = named.sides(image_size)
+    if wanted is None:
         raise KTransferError(
             "E_ARGUMENT",
             f"{model.name!r} takes images of any size; name one with "
             "image_size=...",
         )
-    sides = (image_size,) * 2 if isinstance(image_size, int) else image_size
-    return (*(n or m for n, m in zip(shape, sides)), shape[-1])
+    return (*(n or m for n, m in zip(shape, wanted)), shape[-1])
 
 
 def _warn_of_many_blocks(model):
@@ -129,7 +129,7 @@ def _ends(model, flat, wanted):
             probabilities.
     """
     names = [node.operation.name for node in flat.nodes]
-    (last,) = (n for n in flat.nodes if flat.outputs in graph.made_by(n))
+    last = graph.maker(flat, flat.outputs)
     known = wanted in (None, FEATURES) and FEATURES in names
     place = None if known else _features(model, flat, last, wanted)
     if last.operation.name == FEATURES or place == flat.outputs:

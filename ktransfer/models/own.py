@@ -148,7 +148,9 @@ def load_source(
         name, content = named.parsed(str(given))[0], named.digest(str(given))
     mode = preprocessing or stated
     formed = normal_form(model, features, blocks, mode, image_size)
-    return Source(formed, task or _own_task(formed, name, content))
+    # It has the form already.
+    task = task or _own_task(formed, name, content)
+    return _Source.__new__(Source, formed, _with_images(task))
 
 
 def opened(
@@ -163,7 +165,7 @@ def opened(
     if isinstance(model, keras.Model):
         return model, None
     name, stated = named.parsed(str(model))
-    return _loaded(name, _pair(image_size), seed), stated
+    return _loaded(name, named.sides(image_size), seed), stated
 
 
 def _loaded(model, image_size, seed):
@@ -246,10 +248,6 @@ def _filled(network, path, build, plain, size):
         f"{path} does not hold the weights of {network}, with or without its "
         "head; expected a file that save_weights of it wrote.",
     )
-
-
-def _pair(size):
-    return (size, size) if isinstance(size, int) else size
 
 
 def _own_task(model, name, content):

@@ -12,7 +12,7 @@ from keras import layers, ops
 
 from ktransfer.errors import KTransferError, unknown
 from ktransfer.models import graph
-from ktransfer.models.named import MODES
+from ktransfer.models.named import MODES, sides
 
 _MEAN, _DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 _BLUE_GREEN_RED_MEAN = (103.939, 116.779, 123.68)
@@ -121,7 +121,9 @@ def _range(flat, top, image_size):
     ends = graph.read_by(flat.nodes[first])
     before = flat._replace(nodes=flat.nodes[:first], outputs=ends[0])
     shape = flat.tensors[flat.inputs.number].shape[1:]
-    size = [n or m for n, m in zip(shape, (*_pair(image_size), 3))]
+    size = [
+        n or m for n, m in zip(shape, (*(sides(image_size) or (64, 64)), 3))
+    ]
     images = np.resize(np.linspace(0, top, 256), (1, *size[::-1]))
     # Every value in every channel.
     images = np.ascontiguousarray(np.moveaxis(images, 1, -1), "float32")
@@ -129,10 +131,6 @@ def _range(flat, top, image_size):
         return 0, top
     found = np.asarray(graph.run(before, images, _in_inference))
     return float(found.min()), float(found.max())
-
-
-def _pair(size):
-    return (size, size) if isinstance(size, int) else size or (64, 64)
 
 
 def _is_trained(node):
