@@ -542,7 +542,7 @@ def _recommend(options):
     print(found.table)
     plots.save(found.figure(), found.folder / "gain.png")
     print(f"written: {found.folder / 'gain.png'}")
-    print(f"the model: {found.folder / 'model' / 'model.keras'}")
+    print(f"the model: {found.model}")
 
 
 def _inspect(options):

@@ -66,6 +66,11 @@ class Recommendation:
         return self.plan.label(self.found.winner)
 
     @property
+    def model(self) -> Path:
+        """The file of the winner's model."""
+        return self.folder / _MODEL / kept.FILES[0]
+
+    @property
     def lines(self) -> list[Line]:
         """Return the rows of the table, the best first."""
         found = []
@@ -98,12 +103,7 @@ class Recommendation:
         return [x for x in found if x is not None]
 
     def _tested(self, candidate: Candidate) -> list[Record]:
-        return [
-            record
-            for record in self.found.final
-            if record["method"] == candidate.method
-            and tuple(record.get("source_models", ())) == candidate.models
-        ]
+        return self.found.final.get(candidate, [])
 
     @property
     def tied(self) -> list[Candidate]:
@@ -256,14 +256,19 @@ class Recommendation:
             KTransferError: `E_DISK` or `E_RESULTS_DIR`.
         """
         for name in kept.FILES:
-            content = (self.folder / _MODEL / name).read_bytes()
+            content = self.model.with_name(name).read_bytes()
             files.write(Path(folder) / name, content)
         return Path(folder) / kept.FILES[0]
 
     def figure(self) -> Any:
         """Return a figure of the test part: gains over scratch."""
+        tested = [
+            {**record, "stale": False}
+            for records in self.found.final.values()
+            for record in records
+        ]
         return plots.forest(
-            self.found.final,
+            tested,
             title=f"{self.plan.target}: gain over training from scratch",
             subtitle=f"{self.found.steps} steps, test part",
             labels_per_class=self.plan.labels_per_class,
@@ -341,9 +346,10 @@ def recommend(
         plan,
         results,
         jobs or workers.num_cores(),
-        seconds - (time.monotonic() - started),
+        seconds,
         say,
         metric,
+        started,
     )
     folder = Path(results) / experiment
     keep = functools.partial(kept.keep, folder / _MODEL, results)

@@ -151,14 +151,15 @@ class Found(NamedTuple):
         held_out: records of the last rung in which each was, by candidate, the
             best first.
         winner: the first of them that reached the last rung.
-        final: records on the test part, of the winner and the controls.
+        final: records on the test part, of the winner and the controls, by
+            candidate.
         left_out: method -> why it was not tried, or not to its end.
     """
 
     steps: int
     held_out: dict[Candidate, list[Record]]
     winner: Candidate
-    final: list[Record]
+    final: dict[Candidate, list[Record]]
     left_out: dict[str, str]
 
 
@@ -184,7 +185,7 @@ def plan(
             continue
         if family in _LEFT_OUT:
             left_out[name] = "it needs images of the source's own task"
-        elif not about.max_sources and about.max_sources is not None:
+        elif about.max_sources == 0:
             found.append(Candidate(name, ()))
         elif about.min_sources > len(models):
             left_out[name] = f"it needs {about.min_sources} sources"
@@ -248,6 +249,8 @@ class Race:
         seconds: that all may take.
         say: called with a line of progress.
         metric: "accuracy" or "balanced_accuracy".
+        started: by `time.monotonic`, from when on the seconds count; None for
+            now.
     """
 
     def __init__(
@@ -258,10 +261,11 @@ class Race:
         seconds: float,
         say: Callable[[str], None] = lambda line: None,
         metric: str = "accuracy",
+        started: float | None = None,
     ):
         self.planned, self.results, self.jobs = planned, results, jobs
         self.say, self.metric = say, metric
-        self.started = time.monotonic()
+        self.started = time.monotonic() if started is None else started
         self.seconds = seconds
         self.left_out = dict(planned.left_out)
         # Seconds of a run by candidate, and how many steps it had.
@@ -322,7 +326,7 @@ class Race:
                 needed = self.estimate(candidate, steps) * len(seeds)
                 free = candidate in self.planned.controls
                 fits = self.left() - needed >= left or free
-                if not fits and not self._is_done(planned):
+                if not fits and sweep.without_record(planned, self.results):
                     self.leave_out(candidate, NO_TIME)
                     continue
                 future = self.executor.submit(
@@ -332,10 +336,6 @@ class Race:
             if running:
                 self._collect(running, found, steps, len(seeds), left)
         return found
-
-    def _is_done(self, planned):
-        kept = runs.collect(self.results, planned)
-        return len([r for r in kept if not r["stale"]]) == len(planned)
 
     def _collect(self, running, found, steps, count, left):
         """Wait for what ends first; what runs over its time is given up."""
@@ -500,12 +500,12 @@ def _references(order):
     The best without a source, the best with one, and plain fine-tuning.
     """
     learnt = [c for c in order if c.method not in ("majority", *ARCHITECTURE)]
-    found = [
-        *(next((c for c in learnt if not c.models), None),),
-        *(next((c for c in learnt if c.models), None),),
-        *(next((c for c in learnt if c.method == "fine_tuning"), None),),
-    ]
-    return [c for c in found if c is not None]
+    kinds = (
+        [c for c in learnt if not c.models],
+        [c for c in learnt if c.models],
+        [c for c in learnt if c.method == "fine_tuning"],
+    )
+    return [kind[0] for kind in kinds if kind]
 
 
 def _slower(candidate):
@@ -548,12 +548,7 @@ def _final(race, winner, steps):
     compared = [winner, *(c for c in race.planned.controls if c != winner)]
     seeds = _affordable(race, compared, steps, 0)
     race.say(f"the test part, once: {seeds} seeds")
-    found = race.compare(compared, steps, range(seeds), "test", -race.seconds)
-    return [
-        {**record, "stale": False}
-        for records in found.values()
-        for record in records
-    ]
+    return race.compare(compared, steps, range(seeds), "test", -race.seconds)
 
 
 def seconds_of(text: str) -> float:

@@ -55,7 +55,9 @@ def sweep(
             place for their records; `E_MEMORY` if a worker was killed, and
             `E_ARGUMENT` if it began a sweep of its own, see `workers`.
     """
-    stale = _stale(planned, results, choice, keep)
+    stale = list(planned)
+    if not keep:
+        stale = without_record(planned, results, choice)
     bases, later = _sources(stale)
     untrained = [
         source
@@ -79,14 +81,16 @@ def sweep(
         return len(stale), failed
 
 
-def _stale(planned, results, choice, keep):
-    """Return the runs without a fresh record, all if they are to be kept."""
+def without_record(
+    planned: Sequence[Run], results: str | Path, choice: str = ""
+) -> list[Run]:
+    """Return the runs that have no fresh record; see `sweep`."""
     fresh = {
         runs.from_fields(record)
         for record in runs.collect(results, planned, choice)
         if not record["stale"] and record["status"] != "failed"
     }
-    return [run for run in planned if keep or run not in fresh]
+    return [run for run in planned if run not in fresh]
 
 
 def _runs(stale, later, results, executor, with_each, told):

@@ -1,8 +1,10 @@
 """What a race is said to have found, from records alone."""
 
 import pytest
+from helpers import small_classifier
 
-from ktransfer.report.recommendation import Recommendation
+from ktransfer.report.recommendation import Recommendation, recommend
+from ktransfer.runs import recommend as racing
 from ktransfer.runs.recommend import Candidate, Found, Plan
 
 MODEL = ("mine.keras",)
@@ -48,11 +50,10 @@ def found(held_out, tested=None, winner=None):
         (TUNED, PROBE, FUSED),
         {"hard_sharing": "it needs images"},
     )
-    final = [
-        record
+    final = {
+        candidate: records(candidate, values, "test")
         for candidate, values in (tested or {}).items()
-        for record in records(candidate, values, "test")
-    ]
+    }
     rungs = {c: records(c, values) for c, values in held_out.items()}
     best = winner or next(iter(rungs))
     return Recommendation(
@@ -151,3 +152,39 @@ def test_a_source_that_was_left_behind_is_said_not_to_help():
         "The source does not help here: no way of using it came as far as "
         "scratch."
     )
+
+
+def test_of_two_rates_only_the_one_that_was_tested_has_a_test_value():
+    slower = TUNED._replace(hyperparameters=(("learning_rate", 2e-4),))
+    answer = found(
+        {slower: [0.8, 0.82, 0.78], TUNED: [0.7, 0.72, 0.69]},
+        {slower: [0.9, 0.9, 0.9]},
+    )
+    first, second = answer.lines
+    assert first.test.mean == pytest.approx(0.9) and second.test is None
+
+
+def test_the_time_that_is_asked_is_that_of_the_race(monkeypatch, tmp_path):
+    """What reading the images took is counted, and is no other limit.
+
+    The budget of a race that goes on is found by it.
+    """
+    races = []
+
+    def noted(race, keep):
+        races.append(race)
+        return Found(1, {TUNED: records(TUNED, [0.5])}, TUNED, {}, {})
+
+    monkeypatch.setattr(racing, "recommend", noted)
+    monkeypatch.setattr(racing.Race, "_started", lambda self: None)
+    small_classifier().save(tmp_path / "mine.keras")
+    for _ in range(2):
+        recommend(
+            "digits",
+            [tmp_path / "mine.keras"],
+            time_limit="2m",
+            results=tmp_path,
+            say=lambda line: None,
+        )
+    assert [race.seconds for race in races] == [120, 120]
+    assert all(race.left() < 120 for race in races)

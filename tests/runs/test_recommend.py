@@ -101,10 +101,11 @@ def test_it_ends_in_its_time_with_a_model_and_goes_on(model, tmp_path, capsys):
         **settings,
     )
     assert first.best and first.best in first.table
-    tested = [r for r in first.found.final if r["method"] == "scratch"]
+    final = [r for some in first.found.final.values() for r in some]
+    tested = [r for r in final if r["method"] == "scratch"]
     assert tested and all(r["test_accuracy"] is not None for r in tested)
     # The test part was opened for the winner and the controls alone.
-    opened = {r["method"] for r in first.found.final}
+    opened = {r["method"] for r in final}
     assert opened <= {first.found.winner.method, *recommend.CONTROLS}
     path = first.export(tmp_path / "exported")
     served = ktransfer.load_model(path)
